@@ -1,0 +1,1 @@
+"""What a service keeps fresh: SVID, bundles, policies, revocations, records."""

@@ -1,0 +1,1 @@
+"""The ten nouns and the ports. Standard library and msgspec only."""

@@ -1,0 +1,1 @@
+"""Thin glue to servers, frameworks and clients."""

@@ -1,0 +1,1 @@
+"""May they: Istio's policy language, one normalised form, one index."""

@@ -1,0 +1,1 @@
+"""The wire is encrypted and mutual."""
