@@ -36,9 +36,7 @@ class Spec(NamedTuple):
 REGISTRY: dict[str, Spec] = {
     # 1xx transport
     "HBK-101": Spec("the TLS handshake failed", 400, "compare the peer's certificate, bundle and clock"),
-    "HBK-102": Spec(
-        "mutual TLS is required here", 403, "call with an SVID, or make PeerAuthentication PERMISSIVE"
-    ),
+    "HBK-102": Spec("mutual TLS is required here", 403, "call with an SVID, or make PeerAuthentication PERMISSIVE"),
     "HBK-103": Spec(
         "the peer is not who the caller expected", 403, "check the target name and the peer's registration"
     ),
@@ -47,17 +45,11 @@ REGISTRY: dict[str, Spec] = {
     # 2xx identity
     "HBK-201": Spec("not a valid SPIFFE ID", 400, "write spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT"),
     "HBK-202": Spec("not a valid X.509-SVID", 400, "the certificate breaks the X.509-SVID standard"),
-    "HBK-203": Spec(
-        "the certificate signing request is refused", 400, "send a PKCS #10 request signed by its own key"
-    ),
-    "HBK-204": Spec(
-        "the join token is refused", 403, "tokens are used once and expire: hauberk entry token NAME"
-    ),
+    "HBK-203": Spec("the certificate signing request is refused", 400, "send a PKCS #10 request signed by its own key"),
+    "HBK-204": Spec("the join token is refused", 403, "tokens are used once and expire: hauberk entry token NAME"),
     "HBK-205": Spec("no registration entry matches this process", 403, "hauberk entry create"),
     "HBK-206": Spec("the identity is revoked", 403, "issue a new identity after finding out why"),
-    "HBK-207": Spec(
-        "the process could not be attested", 403, "use a join token where the kernel cannot attest"
-    ),
+    "HBK-207": Spec("the process could not be attested", 403, "use a join token where the kernel cannot attest"),
     "HBK-208": Spec("the trust bundle is not usable", 500, "fetch the bundle of that trust domain again"),
     "HBK-209": Spec(
         "the certificate does not chain to its trust domain", 403, "the peer's authority is not in the bundle"
@@ -69,23 +61,17 @@ REGISTRY: dict[str, Spec] = {
     # 3xx policy
     "HBK-300": Spec("not allowed", 403, "hauberk policy explain"),
     "HBK-301": Spec("the policy document is not valid", 400, "hauberk policy lint FILE"),
-    "HBK-302": Spec(
-        "the policy uses a feature that is not enforced yet", 400, "remove it, or wait for its release"
-    ),
+    "HBK-302": Spec("the policy uses a feature that is not enforced yet", 400, "remove it, or wait for its release"),
     "HBK-303": Spec("the policy has lint errors", 400, "fix them, or apply with --force"),
     "HBK-304": Spec("the policy set is older than the one in force", 409, ""),
-    "HBK-305": Spec(
-        "the feed message is not genuine", 400, "the signer is not the authority this service trusts"
-    ),
+    "HBK-305": Spec("the feed message is not genuine", 400, "the signer is not the authority this service trusts"),
     # 4xx edge
     "HBK-401": Spec("the request is malformed", 400, ""),
     "HBK-402": Spec("the request path is not canonical", 400, ""),
     "HBK-403": Spec("the request headers are too large", 431, ""),
     "HBK-404": Spec("the request body is too large", 413, ""),
     "HBK-405": Spec("the request framing is ambiguous", 400, ""),
-    "HBK-406": Spec(
-        "the application failed", 500, "look the incident id up: hauberk ledger show --incident ID"
-    ),
+    "HBK-406": Spec("the application failed", 500, "look the incident id up: hauberk ledger show --incident ID"),
     "HBK-407": Spec("the request took too long to arrive", 408, ""),
     # 7xx records
     "HBK-701": Spec("somebody else wrote first", 409, "read again and retry"),
@@ -95,9 +81,7 @@ REGISTRY: dict[str, Spec] = {
     "HBK-705": Spec("the record batch is refused", 400, ""),
     "HBK-706": Spec("the store is not usable", 500, ""),
     "HBK-707": Spec("no such record", 404, ""),
-    "HBK-710": Spec(
-        "the ledger has been tampered with", 500, "keep the file, compare with a backup and a witness"
-    ),
+    "HBK-710": Spec("the ledger has been tampered with", 500, "keep the file, compare with a backup and a witness"),
     "HBK-711": Spec("not a valid checkpoint", 400, ""),
     "HBK-712": Spec("not a valid Merkle proof", 400, ""),
     "HBK-713": Spec("the ledger was rolled back", 500, "the log is shorter than its last known checkpoint"),

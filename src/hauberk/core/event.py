@@ -72,9 +72,7 @@ class Leaf(msgspec.Struct, frozen=True):
 
     def encode(self) -> bytes:
         """Return the 154 bytes."""
-        return encode_leaf(
-            self.position, self.time_ns, self.version, self.meta, self.public, self.sealed, self.key
-        )
+        return encode_leaf(self.position, self.time_ns, self.version, self.meta, self.public, self.sealed, self.key)
 
     @classmethod
     def decode(cls, data: bytes) -> "Leaf":

@@ -107,10 +107,10 @@ class Store(Protocol):
         *,
         after: int = -1,
         stream: str | None = None,
-        type: str | None = None,
-        limit: int = 1000,  # noqa: A002  # the field's own name
+        kind: str | None = None,
+        limit: int = 1000,  # the field's own name
     ) -> Iterator[Entry]:
-        """Yield at most `limit` entries with a position above `after`, in order, `stream` and `type` being exact."""
+        """Yield at most `limit` entries with a position above `after`, in order, `stream` and `kind` (the event type) being exact."""
 
     def find(self, log: str, ids: Sequence[bytes]) -> Mapping[bytes, int]:
         """Return the positions of those event ids that are in `log`."""
@@ -128,9 +128,7 @@ class Store(Protocol):
     def get(self, space: str, key: bytes) -> Row | None:
         """Return a row, or None when absent or expired."""
 
-    def scan(
-        self, space: str, prefix: bytes = b"", *, after: bytes = b"", limit: int = 1000
-    ) -> Iterator[Row]:
+    def scan(self, space: str, prefix: bytes = b"", *, after: bytes = b"", limit: int = 1000) -> Iterator[Row]:
         """Yield at most `limit` live rows whose key starts with `prefix` and is above `after`, in key order."""
 
     def close(self) -> None:
