@@ -5,6 +5,7 @@ The facade loads nothing until a name is used (PEP 562), so importing it costs w
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from hauberk.agent import connect
     from hauberk.core.call import Call
     from hauberk.core.decision import Decision, Verdict
     from hauberk.core.event import Event
@@ -28,6 +29,7 @@ _HOME = {
     "Verdict": "hauberk.core.decision",
     "async_client": "hauberk.integrations.httpx",
     "client": "hauberk.integrations.httpx",
+    "connect": "hauberk.agent",
     "protect": "hauberk.integrations.asgi",
     "serve": "hauberk.integrations.uvicorn",
 }
@@ -43,6 +45,7 @@ __all__ = [
     "Verdict",
     "async_client",
     "client",
+    "connect",
     "protect",
     "serve",
 ]
