@@ -58,6 +58,7 @@ REGISTRY: dict[str, Spec] = {
     "HBK-211": Spec("no identity is available", 503, "start the process with: hauberk run -- COMMAND"),
     "HBK-212": Spec("the identity may not be requested by this caller", 403, ""),
     "HBK-213": Spec("the registration entry is not valid", 400, "hauberk entry create --help"),
+    "HBK-214": Spec("the signature is not by this identity", 403, ""),
     # 3xx policy
     "HBK-300": Spec("not allowed", 403, "hauberk policy explain"),
     "HBK-301": Spec("the policy document is not valid", 400, "hauberk policy lint FILE"),
