@@ -1,0 +1,32 @@
+# Every target starts from a bare python3: it makes what it needs, shows what it does, and is fast the second time.
+PYTHON ?= python3
+RUN := $(or $(HAUBERK_VENV),.venv)/bin
+
+.PHONY: demo test lint bench docs pins clean
+
+demo:  ## the main job: two services, mutual TLS, attacks, proofs
+	@$(PYTHON) scripts/bootstrap.py core
+	@$(RUN)/python -m examples.payments.demo $(ARGS)
+
+test:  ## every check; what continuous integration runs
+	@$(PYTHON) scripts/bootstrap.py test
+	@$(RUN)/python scripts/check.py
+
+lint:  ## the checks that run no code
+	@$(PYTHON) scripts/bootstrap.py test
+	@$(RUN)/python scripts/check.py lint
+
+bench:  ## all benches beside their peers; writes docs/benchmarks.md
+	@$(PYTHON) scripts/bootstrap.py bench
+	@$(RUN)/python -m bench --all --write docs/benchmarks.md
+
+docs:  ## the manual, in docs/_build/html
+	@$(PYTHON) scripts/bootstrap.py docs
+	@$(RUN)/sphinx-build -W -q -b html docs docs/_build/html
+
+pins:  ## compile requirements/*.txt again
+	@$(PYTHON) scripts/bootstrap.py test
+	@sh scripts/pins.sh $(RUN)/uv
+
+clean:  ## remove what the other targets made
+	rm -rf $(RUN)/.. docs/_build dist

@@ -1,0 +1,55 @@
+"""How every command talks: data on stdout, people on stderr, `--json` everywhere, four exit codes."""
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from hauberk.errors import HauberkError
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class Exit(IntEnum):
+    """What a command's exit status means."""
+
+    OK = 0
+    FINDING = 1  # a finding, a denial, a failed proof
+    USAGE = 2
+    UNREACHABLE = 3
+
+
+def json_option(command: _F) -> _F:
+    """Give a command the `--json` flag, as the argument `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
+
+
+def emit(data: object, *, as_json: bool, text: str) -> None:
+    """Print the result of a command.
+
+    Args:
+        data: what `--json` shows; anything msgspec can encode.
+        as_json: whether the user asked for it.
+        text: what people see.
+    """
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(data), indent=2).decode())
+    elif text:
+        click.echo(text)
+
+
+def note(text: str) -> None:
+    """Tell people something that is not data."""
+    click.echo(text, err=True)
+
+
+def fail(error: HauberkError) -> int:
+    """Print `error:` and `hint:` lines and return the exit status that fits."""
+    detail = ": ".join(part for part in (error.public, error.detail) if part)
+    fields = ", ".join(f"{key} {value}" for key, value in error.context.items())
+    note(f"error: {detail}" + (f" ({fields})" if fields else "") + f" [{error.code}]")
+    if error.hint:
+        note(f"hint: {error.hint}")
+    return Exit.UNREACHABLE if error.code == "HBK-902" else Exit.FINDING
