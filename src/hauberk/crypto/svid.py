@@ -57,6 +57,9 @@ class SvidInfo(msgspec.Struct, frozen=True):
         """The chain in PEM, leaf first."""
         return to_pem(self.chain)
 
+    def __repr__(self) -> str:
+        return f"SvidInfo({self.spiffe_id}, serial={self.serial})"
+
 
 def parse_svid(chain: bytes | Sequence[bytes]) -> SvidInfo:
     """Read a chain and hold it against the X509-SVID standard; says nothing about who signed it.

@@ -6,8 +6,7 @@ in the thread that called `update`, after the exchange, and must not raise. Fetc
 
 import random as _random
 import threading
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -34,12 +33,10 @@ class Material(msgspec.Struct, frozen=True):
     svid: SvidInfo
     bundles: BundleSet
 
-
-class Source(Protocol):
-    """Where `transport` takes identities from."""
-
-    def current(self) -> Material:
-        """Return the material of this moment; the same object until something changes."""
+    @property
+    def roots(self) -> Mapping[str, tuple[bytes, ...]]:
+        """The roots by trust domain, DER."""
+        return self.bundles.roots
 
 
 class SvidSource:
