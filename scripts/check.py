@@ -23,7 +23,8 @@ def main() -> int:
         print(f"== {name}", flush=True)
         started = time.monotonic()
         done = subprocess.run([str(BIN / command[0]), *command[1:]], cwd=ROOT, check=False)
-        print(f"== {name}: {'ok' if done.returncode == 0 else 'FAILED'} in {time.monotonic() - started:.1f} s", flush=True)
+        verdict = "FAILED" if done.returncode else "ok"
+        print(f"== {name}: {verdict} in {time.monotonic() - started:.1f} s", flush=True)
         if done.returncode:
             return done.returncode
     return 0
