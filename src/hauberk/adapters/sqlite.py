@@ -1,0 +1,249 @@
+"""The embedded store: one SQLite file, WAL, `synchronous=FULL`, mode 0600.
+
+One connection writes under a lock; each reading thread has its own. `commit` is one `BEGIN IMMEDIATE` transaction, so a
+crash leaves either all of a write or nothing. Entries are unique by event id: the same event cannot be stored twice.
+"""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import time
+from typing import Any
+
+from hauberk.adapters._write import check_append, check_row
+from hauberk.core.event import Entry
+from hauberk.core.ports import Append, Delete, Head, Put, Row, Write
+from hauberk.errors import RecordsError
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS head (log TEXT PRIMARY KEY, size INTEGER, frontier BLOB, checkpoint BLOB, epoch INTEGER)
+  WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS entry (
+  log TEXT, position INTEGER, id BLOB, stream TEXT, type TEXT, version INTEGER, leaf BLOB, meta BLOB, public BLOB,
+  sealed BLOB, PRIMARY KEY (log, position)) WITHOUT ROWID;
+CREATE UNIQUE INDEX IF NOT EXISTS entry_id ON entry (log, id);
+CREATE INDEX IF NOT EXISTS entry_stream ON entry (log, stream, version);
+CREATE TABLE IF NOT EXISTS tile (log TEXT, level INTEGER, number INTEGER, data BLOB, PRIMARY KEY (log, level, number))
+  WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS row (space TEXT, key BLOB, value BLOB, revision INTEGER, expires REAL,
+  PRIMARY KEY (space, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS revision (one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER);
+INSERT OR IGNORE INTO revision VALUES (1, 0);
+"""
+BUSY_SECONDS = 30.0  # another process may hold the write lock this long before we give up
+_ENTRY = "position, id, stream, type, version, leaf, meta, public, sealed"
+_CHUNK = 500  # bound variables per query; SQLite's own limit is far higher
+
+
+@contextmanager
+def _mapped() -> Iterator[None]:
+    """Keep driver exceptions inside."""
+    try:
+        yield
+    except sqlite3.ProgrammingError as error:
+        raise RecordsError("HBK-706", "the store is closed") from error
+    except sqlite3.DatabaseError as error:
+        raise RecordsError("HBK-703", str(error)) from error
+
+
+def _connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
+    mode = "ro" if readonly else "rwc"
+    connection = sqlite3.connect(
+        f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=BUSY_SECONDS, isolation_level=None,
+        check_same_thread=False,
+    )  # fmt: skip
+    if not readonly:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+    return connection
+
+
+class SqliteStore:
+    """Implements `core.ports.Store` on one file.
+
+    Args:
+        path: the database file; made with mode 0600 when absent.
+        now: Unix seconds, for expiry.
+        readonly: open what exists and never write.
+
+    Raises:
+        RecordsError: HBK-706 when the file cannot be opened, HBK-703 when it is no database.
+    """
+
+    def __init__(self, path: Path | str, *, now: Callable[[], float] = time, readonly: bool = False) -> None:
+        self.path = Path(path)
+        self._now = now
+        self._readonly = readonly
+        self._lock = threading.Lock()  # guards _writer
+        self._local = threading.local()  # one reading connection per thread
+        self._readers: list[sqlite3.Connection] = []  # guarded by _lock
+        self._closed = False
+        with _mapped():
+            try:
+                if not readonly:
+                    os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+                self._writer = _connect(self.path, readonly=readonly)
+            except (OSError, sqlite3.OperationalError) as error:
+                raise RecordsError("HBK-706", "the file cannot be opened", path=str(self.path)) from error
+            if not readonly:
+                self._writer.executescript(SCHEMA)
+
+    def _reader(self) -> sqlite3.Connection:
+        if self._closed:
+            raise RecordsError("HBK-706", "the store is closed")
+        found: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if found is None:
+            found = self._local.connection = _connect(self.path, readonly=True)
+            with self._lock:
+                self._readers.append(found)
+        return found
+
+    def commit(self, write: Write) -> int:
+        """Apply `write` in one transaction; see `core.ports.Store`."""
+        with self._lock, _mapped():
+            if self._closed:
+                raise RecordsError("HBK-706", "the store is closed")
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                if write.append is not None:
+                    self._append(write.append)
+                for row in sorted(write.rows, key=lambda row: (row.space, row.key)):
+                    self._row(row)
+                number: int = self._writer.execute(
+                    "UPDATE revision SET number = number + 1 RETURNING number"
+                ).fetchall()[0][0]
+                self._writer.execute("COMMIT")
+            except BaseException:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise
+            return number
+
+    def _append(self, append: Append) -> None:
+        check_append(append, _head(self._writer, append.log))
+        head, log = append.head, append.log
+        self._writer.execute(
+            "INSERT OR REPLACE INTO head VALUES (?, ?, ?, ?, ?)",
+            (log, head.size, head.frontier, head.checkpoint, head.epoch),
+        )
+        self._writer.executemany(
+            "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (log, e.position, e.id, e.stream, e.type, e.version, e.leaf, e.meta, e.public, e.sealed)
+                for e in append.entries
+            ],
+        )
+        self._writer.executemany(
+            "INSERT OR REPLACE INTO tile VALUES (?, ?, ?, ?)", [(log, t.level, t.index, t.data) for t in append.tiles]
+        )
+
+    def _row(self, row: Put | Delete) -> None:
+        found = _row(self._writer, row.space, row.key, self._now())
+        check_row(row, found.revision if found else 0)
+        if isinstance(row, Delete):
+            self._writer.execute("DELETE FROM row WHERE space = ? AND key = ?", (row.space, row.key))
+            return
+        self._writer.execute(
+            "INSERT INTO row VALUES (?, ?, ?, 1, ?) ON CONFLICT DO UPDATE SET value = excluded.value,"
+            " expires = excluded.expires, revision = revision + 1",
+            (row.space, row.key, row.value, row.expires),
+        )
+
+    def head(self, log: str) -> Head:
+        """Return the head of `log`."""
+        with _mapped():
+            return _head(self._reader(), log)
+
+    def entries(
+        self, log: str, *, after: int = -1, stream: str | None = None, kind: str | None = None, limit: int = 1000
+    ) -> Iterator[Entry]:
+        """Yield entries in order, read in one snapshot."""
+        query = f"SELECT {_ENTRY} FROM entry WHERE log = ? AND position > ?"  # noqa: S608  # constant column names
+        values: list[object] = [log, after]
+        for column, value in (("stream", stream), ("type", kind)):
+            if value is not None:
+                query += f" AND {column} = ?"
+                values.append(value)
+        with _mapped():
+            rows = self._reader().execute(query + " ORDER BY position LIMIT ?", [*values, limit])
+            for row in rows:
+                yield Entry(*row)
+
+    def find(self, log: str, ids: Sequence[bytes]) -> Mapping[bytes, int]:
+        """Return the positions of those event ids that are in `log`."""
+        return {
+            bytes(key): at
+            for key, at in self._select("SELECT id, position FROM entry WHERE log = ? AND id IN ({})", log, ids)
+        }
+
+    def versions(self, log: str, streams: Sequence[str]) -> Mapping[str, int]:
+        """Return the highest version of each stream that has any."""
+        query = "SELECT stream, MAX(version) FROM entry WHERE log = ? AND stream IN ({}) GROUP BY stream"
+        return {str(name): version for name, version in self._select(query, log, streams)}
+
+    def _select(self, query: str, log: str, values: Sequence[object]) -> Iterator[tuple[Any, int]]:
+        with _mapped():
+            for at in range(0, len(values), _CHUNK):
+                part = values[at : at + _CHUNK]
+                yield from self._reader().execute(query.format(",".join("?" * len(part))), [log, *part])
+
+    def tile(self, log: str, level: int, index: int) -> bytes:
+        """Return the hashes of a tile."""
+        query = "SELECT data FROM tile WHERE log = ? AND level = ? AND number = ?"
+        with _mapped():
+            row = self._reader().execute(query, (log, level, index)).fetchone()
+        if row is None:
+            raise RecordsError("HBK-707", "no such tile", level=level, index=index)
+        return bytes(row[0])
+
+    def get(self, space: str, key: bytes) -> Row | None:
+        """Return a live row or None."""
+        with _mapped():
+            return _row(self._reader(), space, key, self._now())
+
+    def scan(self, space: str, prefix: bytes = b"", *, after: bytes = b"", limit: int = 1000) -> Iterator[Row]:
+        """Yield live rows in key order."""
+        query = (
+            "SELECT key, value, revision, expires FROM row WHERE space = ? AND key > ? AND substr(key, 1, ?) = ?"
+            " AND (expires IS NULL OR expires > ?) ORDER BY key LIMIT ?"
+        )
+        with _mapped():
+            for row in self._reader().execute(query, (space, after, len(prefix), prefix, self._now(), limit)):
+                yield Row(*row)
+
+    def logs(self) -> list[str]:
+        """Return the names of all logs in the file."""
+        with _mapped():
+            return [row[0] for row in self._reader().execute("SELECT log FROM head ORDER BY log")]
+
+    def close(self) -> None:
+        """Close every connection."""
+        with self._lock:
+            self._closed = True
+            for connection in (self._writer, *self._readers):
+                connection.close()
+            self._readers.clear()
+
+
+def _head(connection: sqlite3.Connection, log: str) -> Head:
+    query = "SELECT size, frontier, checkpoint, epoch FROM head WHERE log = ?"
+    row = connection.execute(query, (log,)).fetchone()
+    return Head(*row) if row else Head()
+
+
+def _row(connection: sqlite3.Connection, space: str, key: bytes, now: float) -> Row | None:
+    query = "SELECT key, value, revision, expires FROM row WHERE space = ? AND key = ?"
+    row = connection.execute(query, (space, key)).fetchone()
+    return Row(*row) if row and (row[3] is None or row[3] > now) else None
+
+
+def open_readonly(path: Path | str) -> SqliteStore:
+    """Open an existing file for reading only, as an auditor does.
+
+    Raises:
+        RecordsError: HBK-706 when there is no such file, HBK-703 when it is no database.
+    """
+    return SqliteStore(path, readonly=True)

@@ -1,0 +1,239 @@
+"""Serving with uvicorn: mutual TLS from an identity source, Unix sockets, several servers in one loop.
+
+`serve` is for a process that is one service; `Server` is awaitable, leaves signals alone, and any number of them run in
+one loop. Both are uvicorn with `HauberkProtocol`: no proxy headers are believed, no `server` header is sent, nothing
+is logged per request. HTTP/1.1 only.
+"""
+
+import asyncio
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import uvicorn
+
+from hauberk.core.limits import DEFAULT_LIMITS, Limits
+from hauberk.crypto.x509 import SvidInfo
+from hauberk.errors import ConfigError, HauberkError, IdentityError
+from hauberk.integrations.uvicorn_protocol import (
+    HEAD_SECONDS,
+    HauberkProtocol,
+    OnViolation,
+    Violation,
+    problem_response,
+    protocol_factory,
+)
+from hauberk.transport.connection import Connections
+from hauberk.transport.contexts import Profile, Source, server_context
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGIApplication
+
+__all__ = ["HauberkProtocol", "OnViolation", "Server", "Violation", "problem_response", "protocol_factory", "serve"]
+
+MAX_AGE = 3600.0  # seconds; a peer is looked at again at least as often as its SVID is renewed
+AGE_GRACE = 30.0  # seconds a request in flight may go on after that
+DRAIN_SECONDS = 10.0  # requests in flight may go on after a stop
+_TICKS_PER_SECOND = 10  # of uvicorn's main loop
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Server(uvicorn.Server):
+    """One listening socket.
+
+    Args:
+        app: the ASGI application.
+        host: address to listen on.
+        port: 0 for any; see `port` once started.
+        uds: path of a Unix socket to listen on instead.
+        uds_mode: its permissions; set before anybody can connect.
+        tls: from `transport.contexts.server_context`; None for plaintext, which is for Unix sockets.
+        connections: registry to join; one of its own by default.
+        on_violation: told about bytes that never became a request.
+        limits: of a request's head.
+        head_seconds: from the first byte of a request to the end of its head.
+        max_age: seconds after which a connection ends with the response it is at.
+        keep_alive: seconds an idle connection is kept.
+        drain_seconds: requests in flight may go on after a stop.
+    """
+
+    def __init__(
+        self,
+        app: "ASGIApplication",
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        uds: str | Path | None = None,
+        uds_mode: int = 0o600,
+        tls: ssl.SSLContext | None = None,
+        connections: Connections | None = None,
+        on_violation: OnViolation | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        head_seconds: float = HEAD_SECONDS,
+        max_age: float = MAX_AGE,
+        keep_alive: int = 5,
+        drain_seconds: float = DRAIN_SECONDS,
+    ) -> None:
+        self.connections = Connections() if connections is None else connections
+        self._uds = None if uds is None else Path(uds)
+        self._uds_mode = uds_mode
+        self._head_seconds = head_seconds
+        self._max_age = max_age
+        self._ready = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        config = uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            uds=None if uds is None else str(uds),
+            http=protocol_factory(connections=self.connections, on_violation=on_violation, limits=limits),
+            ws="none",  # the switched-to protocol would know no peer
+            ssl_context_factory=None if tls is None else lambda *_: tls,
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=keep_alive,
+            timeout_graceful_shutdown=max(1, int(drain_seconds)),
+        )
+        super().__init__(config)
+
+    async def start(self) -> Self:
+        """Listen, and return once connections are accepted; the server goes on in its own task.
+
+        Raises:
+            ConfigError: HBK-901 the address cannot be listened on, or the application failed to start.
+        """
+        self._task = asyncio.create_task(self.serve())
+        ready = asyncio.create_task(self._ready.wait())
+        await asyncio.wait({self._task, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if not ready.done():
+            ready.cancel()
+            await self._task
+        return self
+
+    async def stop(self) -> None:
+        """Stop listening, let requests in flight finish, and return when all is closed."""
+        self.should_exit = True
+        if self._task is not None:
+            await self._task
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def port(self) -> int:
+        """The port listened on."""
+        return int(self.servers[0].sockets[0].getsockname()[1])
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; uvicorn's own exits become errors."""
+        if self._uds is not None:
+            _claim(self._uds, self._uds_mode)
+        try:
+            await super().startup(sockets)
+        except SystemExit:
+            raise ConfigError(
+                "HBK-901", "the server could not start: address in use, or the application failed"
+            ) from None
+        self._ready.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drain and remove the Unix socket."""
+        await super().shutdown(sockets)
+        if self._uds is not None:
+            self._uds.unlink(missing_ok=True)
+
+    async def on_tick(self, counter: int) -> bool:
+        """About once a second, end what is too slow or too old."""
+        if counter % _TICKS_PER_SECOND == 0:
+            self.connections.close_older_than(self._max_age)
+            now, cut_off = time.monotonic(), self._max_age + AGE_GRACE
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, HauberkProtocol):
+                    connection.check_time(now, head_seconds=self._head_seconds, max_age=cut_off)
+        return await super().on_tick(counter)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to whoever runs the loop."""
+        yield
+
+
+class Host(Protocol):
+    """What `serve` asks of a runtime; `hauberk.runtime.Runtime` is one."""
+
+    @property
+    def source(self) -> Source | None:
+        """The identity to serve with, or None when there is none."""
+
+    @property
+    def connections(self) -> Connections:
+        """Where connections are registered."""
+
+    def admit(self, peer: SvidInfo) -> None:
+        """Raise a `HauberkError` to refuse a verified peer."""
+
+    def report_violation(self, code: str, violation: Violation) -> None:
+        """Take note of bytes that never became a request."""
+
+    def report_handshake(self, reason: str) -> None:
+        """Take note of a failed handshake."""
+
+    def close(self) -> None:
+        """Drain and release everything."""
+
+
+def serve(
+    app: "ASGIApplication",
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8443,
+    runtime: Host | None = None,
+    source: Source | None = None,
+    profile: Profile = "internal",
+    require_client: bool = True,
+    insecure_plaintext: bool = False,
+    on_ready: Callable[[int], None] | None = None,
+    **options: Any,  # noqa: ANN401  # handed on to Server, which names and types them
+) -> None:
+    """Serve until SIGINT or SIGTERM, over mutual TLS; then drain, and close the runtime.
+
+    Args:
+        app: the ASGI application; protect it with `hauberk.protect`.
+        host: address to listen on.
+        port: port to listen on.
+        runtime: brings identity, registry and where failures are reported.
+        source: the identity, where there is no runtime.
+        profile: see `server_context`.
+        require_client: see `server_context`.
+        insecure_plaintext: serve without TLS when there is no identity, instead of refusing to start.
+        on_ready: told the port once connections are accepted.
+        options: further arguments of `Server`.
+
+    Raises:
+        IdentityError: HBK-211 there is no identity to serve with.
+        ConfigError: HBK-901 the server could not start.
+    """
+    identity = source or (runtime.source if runtime is not None else None)
+    if identity is None and not insecure_plaintext:
+        raise IdentityError("HBK-211", "nothing to serve with")
+    tls = None
+    if identity is not None:
+        hooks = {} if runtime is None else {"on_failure": runtime.report_handshake, "admit": runtime.admit}
+        tls = server_context(identity, profile=profile, require_client=require_client, **hooks)
+    if runtime is not None:
+        options = {"connections": runtime.connections, "on_violation": runtime.report_violation, **options}
+    try:
+        _run(lambda: Server(app, host=host, port=port, tls=tls, **options), on_ready)
+    finally:
+        if runtime is not None:
+            runtime.close()

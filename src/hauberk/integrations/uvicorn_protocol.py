@@ -1,0 +1,287 @@
+"""uvicorn's HTTP/1.1 protocol, with who is calling in the ASGI scope and a limit on what comes before that matters.
+
+`scope["extensions"]["hauberk"]` is `{"peer": Principal, "tls": ConnectionInfo | None, "local": PeerCredentials | None,
+"connection": Connection}`, made once per connection. What never becomes a request (malformed bytes, a head beyond its
+limit or its time) is answered here, as RFC 9457 problem, because no ASGI application ever sees it. Trailer fields
+(RFC 9112 section 7.1.2) are dropped: uvicorn would append them to the headers the application is reading already.
+"""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import httptools
+import msgspec
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from hauberk.core.ids import incident_id
+from hauberk.core.limits import DEFAULT_LIMITS, Limits
+from hauberk.core.ports import PeerCredentials
+from hauberk.core.principal import Principal
+from hauberk.errors import REGISTRY, IdentityError
+from hauberk.identity.attest import peer_credentials
+from hauberk.transport.connection import (
+    AGED,
+    Connection,
+    ConnectionInfo,
+    Connections,
+    connection_info,
+    local_principal,
+    peer_principal,
+)
+
+HEAD_SECONDS = 10.0  # from the first byte of a request to the end of its head; a mesh needs milliseconds
+LINGER_SECONDS = 1.0  # after a refusal, so that a caller still sending reads the answer and not a reset
+_AF_UNIX = getattr(socket, "AF_UNIX", None)
+_FIELD_OVERHEAD = 4  # ": " and CRLF around each field
+
+
+class Violation(msgspec.Struct, frozen=True):
+    """Bytes that never became a request.
+
+    Args:
+        code: `HBK-401` malformed, `HBK-403` head too large, `HBK-405` ambiguous, `HBK-407` too slow.
+        incident: what the caller was told.
+        peer: who sent them.
+        connection: number of the connection.
+    """
+
+    code: str
+    incident: str
+    peer: Principal
+    connection: int
+
+
+OnViolation = Callable[[str, Violation], None]
+
+
+class _Refused(Exception):  # noqa: N818  # it only carries control out of the parser's callback
+    pass
+
+
+class HauberkProtocol(HttpToolsProtocol):
+    """One connection. Subclasses made by `protocol_factory` bring the settings."""
+
+    registry: ClassVar[Connections] = Connections()
+    on_violation: ClassVar[OnViolation | None] = None
+    limits: ClassVar[Limits] = DEFAULT_LIMITS
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._limit = self.limits.header_bytes
+        self._open = False  # inside the head of a request
+        self._bound = 0  # bytes received for the present head, at most
+        self._progress = False  # the last bytes completed something
+        self._stalled = 0  # bytes received in a row that completed nothing
+        self._began = time.monotonic()  # when the head, or the wait for one, began; 0 while nothing is awaited
+        self._refusal = ""
+        self._poisoned = False  # answered and lingering; whatever still comes is ignored
+
+    # asyncio's side
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Find out who is calling, once."""
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        info = connection_info(tls) if tls is not None else None
+        local = _local_peer(transport)
+        svid = info.peer if info is not None else None
+        self.peer = peer_principal(svid) if local is None else local_principal(local)
+        self.connection: Connection = self.registry.register(svid, self._close_from_any_thread)
+        self._extension = _extension(self.peer, info, local, self.connection)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Leave the registry."""
+        self.registry.forget(self.connection)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; count what leads nowhere."""
+        if self._poisoned:
+            return
+        size = len(data)
+        self._bound = self._bound + size if self._open else size
+        self._progress = False
+        HttpToolsProtocol.data_received(self, data)
+        if not self._progress:
+            self._count_stalled(size)
+        elif self._stalled:
+            self._stalled = 0
+            self._began = self._began if self._open else 0.0
+
+    # the parser's side
+
+    def on_message_begin(self) -> None:
+        """Start a scope that says who is calling."""
+        HttpToolsProtocol.on_message_begin(self)
+        self._open = self._progress = True
+        self._began = time.monotonic()
+        self.scope["extensions"] = {"hauberk": self._extension}
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; drop a trailer."""
+        if self._open:
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Start the application, unless the head is too large or the connection is to end."""
+        self._open = False
+        self._progress = True
+        self._began = 0.0
+        if self._bound > self._limit and self._head_size() > self._limit:
+            self._refuse("HBK-403")
+        if self.url[:1] != b"/":
+            self._check_absolute()
+        closing = self.connection.closing
+        if closing and closing != AGED:
+            self._refuse(closing)
+        HttpToolsProtocol.on_headers_complete(self)
+        if closing:
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body."""
+        self._progress = True
+        HttpToolsProtocol.on_body(self, body)
+
+    def handle_websocket_upgrade(self) -> None:
+        """Refuse: the protocol it would switch to knows no peer."""
+        self._refusal = "HBK-401"
+        self.send_400_response("")
+
+    # refusals
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's signature; its text is replaced
+        """Answer what is no request with a problem, tell the hook, and close."""
+        if self._poisoned:
+            return
+        self._poisoned = True
+        code, incident = self._refusal or "HBK-401", incident_id()
+        if type(self).on_violation is not None:
+            type(self).on_violation(code, Violation(code, incident, self.peer, self.connection.number))
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete and not cycle.more_body:
+            cycle.keep_alive = False  # the bad bytes follow a good request: its answer comes first, then the end
+            return
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if cycle.response_started or self.pipeline:  # the answer would be taken for another request's
+                self.transport.close()
+                return
+        self.transport.write(problem_response(code, incident, self.server_state.default_headers))
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+    def eof_received(self) -> None:
+        """Close: a caller that has hung up needs no lingering."""
+        if self._poisoned:
+            self.transport.close()
+
+    def check_time(self, now: float, *, head_seconds: float, max_age: float) -> None:
+        """Refuse a head that takes too long, and end what is too old; called about once a second.
+
+        Args:
+            now: monotonic seconds.
+            head_seconds: a head may take.
+            max_age: seconds after which even a request in flight is cut off.
+        """
+        if self._began and now - self._began > head_seconds and not self._poisoned:
+            if self._bound:
+                self._refusal = "HBK-407"
+                self.send_400_response("")
+            else:
+                self.transport.close()
+        if self.connection.closing == AGED and now - self.connection.opened_at > max_age:
+            self.transport.abort()
+
+    def _refuse(self, code: str) -> None:
+        self._refusal = code
+        raise _Refused
+
+    def _count_stalled(self, size: int) -> None:
+        self._stalled += size
+        self._began = self._began or time.monotonic()
+        if self._stalled > self._limit and not self._poisoned:
+            self._refusal = "HBK-403" if self._open else "HBK-401"
+            self.send_400_response("")
+
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + _FIELD_OVERHEAD for name, value in self.headers)
+
+    def _check_absolute(self) -> None:
+        """RFC 9112 section 3.2.2: an absolute target beats Host, but everyone after us reads Host; so they must agree."""
+        if self.url == b"*":
+            return
+        url = httptools.parse_url(self.url)
+        authority = (url.host or b"") + (b":%d" % url.port if url.port else b"")
+        if [authority.lower()] != [value.lower() for name, value in self.headers if name == b"host"]:
+            self._refuse("HBK-405")
+
+    def _close_from_any_thread(self, code: str) -> None:
+        if code == AGED:  # the next answer says `connection: close`; idle ones end by the keep-alive timeout
+            return
+        try:
+            self.loop.call_soon_threadsafe(self.transport.abort)
+        except RuntimeError:  # the loop has ended, and its connections with it
+            self.registry.forget(self.connection)
+
+
+def protocol_factory(
+    *,
+    connections: Connections | None = None,
+    on_violation: OnViolation | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> type[HauberkProtocol]:
+    """Return a protocol class for `uvicorn.Config(http=...)`.
+
+    Args:
+        connections: where its connections are registered.
+        on_violation: told about bytes that never became a request; from the loop, must not block or raise.
+        limits: `header_bytes` bounds the head, in bytes.
+    """
+    settings = {
+        "registry": Connections() if connections is None else connections,
+        "on_violation": None if on_violation is None else staticmethod(on_violation),
+        "limits": limits,
+    }
+    return type("BoundProtocol", (HauberkProtocol,), settings)
+
+
+def problem_response(code: str, incident: str, headers: list[tuple[bytes, bytes]]) -> bytes:
+    """Return a complete HTTP/1.1 response with an RFC 9457 problem in it; it ends the connection."""
+    spec = REGISTRY[code]
+    body = msgspec.json.encode(
+        {"type": "about:blank", "title": spec.public, "status": spec.status, "code": code, "incident": incident}
+    )
+    fields = [*headers, (b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
+    lines = b"".join(name + b": " + value + b"\r\n" for name, value in fields)
+    return STATUS_LINE[spec.status] + lines + b"connection: close\r\n\r\n" + body
+
+
+def _local_peer(transport: asyncio.Transport) -> PeerCredentials | None:
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family != _AF_UNIX:
+        return None
+    try:
+        return peer_credentials(sock)
+    except IdentityError:  # not Linux: the caller stays anonymous
+        return None
+
+
+def _extension(
+    peer: Principal, tls: ConnectionInfo | None, local: PeerCredentials | None, connection: Connection
+) -> dict[str, object]:
+    return {"peer": peer, "tls": tls, "local": local, "connection": connection}

@@ -1,0 +1,102 @@
+"""Tiles of the Merkle tree (C2SP tlog-tiles): the hashes of 256 neighbours on one of the levels 0, 8, 16 ... of the tree.
+
+Level 0 of a tile set holds leaf hashes, level 1 the roots of 256 leaves, and so on. With them a proof reads a few
+kilobytes however long the log is, and a verifier can name the very leaf that was rewritten.
+"""
+
+from hauberk.core.ports import Store, Tile
+from hauberk.crypto.merkle import HASH_BYTES, Frontier, Tree
+
+WIDTH = 256  # hashes in a complete tile
+_WIDTH_BITS = 8
+
+
+class TileWriter:
+    """The unfinished tile of each level; grows with the log.
+
+    Args:
+        edge: hashes of the unfinished tile of each level, lowest first.
+    """
+
+    def __init__(self, size: int = 0, edge: list[bytes] | None = None) -> None:
+        self._size = size
+        self._edge = [bytearray(part) for part in edge or [b""]]
+        self._changed: dict[tuple[int, int], bytes] = {}
+
+    def append(self, hashed: bytes) -> None:
+        """Add one leaf hash."""
+        self._size += 1
+        level = 0
+        while True:
+            edge = self._edge[level]
+            edge += hashed
+            if len(edge) < WIDTH * HASH_BYTES:
+                return
+            data = bytes(edge)
+            self._changed[level, (self._size >> _WIDTH_BITS * (level + 1)) - 1] = data
+            edge.clear()
+            hashed = _tile_root(data)
+            level += 1
+            if level == len(self._edge):
+                self._edge.append(bytearray())
+
+    def take(self) -> list[Tile]:
+        """Return every tile that changed since the last call: the finished ones and the unfinished edge."""
+        tiles = [Tile(level, index, data) for (level, index), data in self._changed.items()]
+        self._changed.clear()
+        for level, edge in enumerate(self._edge):
+            if edge:
+                tiles.append(Tile(level, self._size >> _WIDTH_BITS * (level + 1), bytes(edge)))
+        return tiles
+
+
+def _tile_root(data: bytes) -> bytes:
+    frontier = Frontier()
+    for at in range(0, len(data), HASH_BYTES):
+        frontier.append(data[at : at + HASH_BYTES])
+    return frontier.root()
+
+
+def load_writer(store: Store, log: str, size: int) -> TileWriter:
+    """Return the writer of a log of `size` leaves, its edge read from the store.
+
+    Raises:
+        RecordsError: HBK-707 when a tile is missing.
+    """
+    edge: list[bytes] = []
+    level = 0
+    while size >> _WIDTH_BITS * level:
+        count = (size >> _WIDTH_BITS * level) % WIDTH
+        index = size >> _WIDTH_BITS * (level + 1)
+        edge.append(store.tile(log, level, index)[: count * HASH_BYTES] if count else b"")
+        level += 1
+    return TileWriter(size, edge or [b""])
+
+
+class StoredTree(Tree):
+    """The tree of a stored log; reads only the tiles a proof needs.
+
+    Args:
+        store: where the log lives.
+        log: its origin.
+    """
+
+    def __init__(self, store: Store, log: str) -> None:
+        super().__init__(lambda at: self._hash(0, at))
+        self._store = store
+        self._log = log
+        self._tiles: dict[tuple[int, int], bytes] = {}
+
+    def _hash(self, level: int, index: int) -> bytes:
+        number, at = divmod(index, WIDTH)
+        data = self._tiles.get((level, number))
+        if data is None:
+            data = self._tiles[level, number] = self._store.tile(self._log, level, number)
+        return data[at * HASH_BYTES : (at + 1) * HASH_BYTES]
+
+    def subtree(self, start: int, end: int) -> bytes:
+        """Return the root of [start, end), from a higher level where one covers it."""
+        bits = (end - start).bit_length() - 1
+        if end - start == 1 << bits and bits and bits % _WIDTH_BITS == 0 and start % (end - start) == 0:
+            return self._hash(bits // _WIDTH_BITS, start >> bits)
+        return super().subtree(start, end)

@@ -1,0 +1,262 @@
+"""The ledger: one Merkle log, one sequencer thread, acknowledgement only after the commit.
+
+The batch is whatever arrived during the last commit, so it tunes itself: one event at low load, thousands at high load.
+For each batch the sequencer drops events it already has, assigns positions and stream versions, hashes leaves into the
+frontier, signs one checkpoint (C2SP) and commits entries, tiles, frontier and checkpoint in one write. The signature
+leaves the process only once that write is durable. On start the stored frontier must fit the stored signed checkpoint; a log that
+was edited or rolled back under us is refused rather than continued.
+"""
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from hashlib import sha256
+
+import msgspec
+
+from hauberk.core.clock import SYSTEM_CLOCK, Clock
+from hauberk.core.event import Entry, Event, Receipt, encode_leaf
+from hauberk.core.ports import Append, Head, Store, Write
+from hauberk.crypto.merkle import Frontier, leaf_hash
+from hauberk.crypto.note import Checkpoint, encode_key, sign_checkpoint, verify_checkpoint
+from hauberk.crypto.signing import SigningKey
+from hauberk.errors import RecordsError, Tampered
+from hauberk.records._encode import encode_event
+from hauberk.records._tiles import StoredTree, load_writer
+
+QUEUE = 10_000  # events waiting for the sequencer; beyond it callers wait (back-pressure), nothing is lost
+BATCH = 5_000  # events per commit; bounds the memory and the latency of one transaction
+CACHED_STREAMS = 10_000  # stream versions kept in memory; the rest are looked up
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """That one entry is in the log: leaf, audit path and signed checkpoint."""
+
+    position: int
+    leaf: bytes
+    path: tuple[bytes, ...]
+    checkpoint: str
+
+
+class _Job(msgspec.Struct):
+    """Events that share one future."""
+
+    events: Sequence[Event]
+    done: "Future[list[Receipt]]"
+
+
+def _one(receipts: "Future[list[Receipt]]") -> "Future[Receipt]":
+    """Turn the future of a batch of one into the future of its receipt."""
+    single: Future[Receipt] = Future()
+
+    def settle(finished: "Future[list[Receipt]]") -> None:
+        error = finished.exception()
+        if error is not None:
+            single.set_exception(error)
+        else:
+            single.set_result(finished.result()[0])
+
+    receipts.add_done_callback(settle)
+    return single
+
+
+class Ledger:
+    """An append-only, provable record. Implements `core.ports.Recorder`; thread-safe.
+
+    Args:
+        store: where it lives; stays open when the ledger closes.
+        signer: the log's key.
+        origin: the log's name in checkpoints, such as `example.org/ledger`.
+        clock: time source of leaves.
+        queue_size: how many jobs may wait.
+
+    Raises:
+        Tampered: HBK-710 when the stored head and its signed checkpoint disagree.
+    """
+
+    def __init__(
+        self, store: Store, signer: SigningKey, origin: str, *, clock: Clock = SYSTEM_CLOCK, queue_size: int = QUEUE
+    ) -> None:
+        self.origin = origin
+        self._store = store
+        self._signer = signer
+        self._clock = clock
+        self._head = store.head(origin)
+        self._frontier = self._checked(self._head)
+        self._tiles = load_writer(store, origin, self._head.size)
+        self._versions: dict[str, int] = {}
+        self._queue: queue.Queue[_Job | None] = queue.Queue(queue_size)
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"ledger {origin}", daemon=True)
+        self._thread.start()
+
+    def _checked(self, head: Head) -> Frontier:
+        frontier = Frontier.decode(head.size, head.frontier)
+        if head.size:
+            try:
+                signed = verify_checkpoint(head.checkpoint.decode(), self.origin, self._signer.public)
+            except RecordsError as error:
+                raise Tampered("the stored checkpoint is not ours", position=head.size) from error
+            if (signed.size, signed.root) != (head.size, frontier.root()):
+                raise Tampered("the stored head does not fit its checkpoint", position=min(signed.size, head.size))
+        return frontier
+
+    @property
+    def verifier(self) -> str:
+        """The public key in the text form that `hauberk ledger verify --key` takes."""
+        return encode_key(self.origin, self._signer.public)
+
+    def submit(self, event: Event) -> "Future[Receipt]":
+        """Take one event; the future resolves after its commit. Waits while the queue is full."""
+        return _one(self.append_batch((event,)))
+
+    def append_batch(self, events: Sequence[Event]) -> "Future[list[Receipt]]":
+        """Take events that commit together, in order; an id that is in the log already keeps its old position."""
+        done: Future[list[Receipt]] = Future()
+        if self._closing.is_set():
+            done.set_exception(RecordsError("HBK-706", "the ledger is closed"))
+            return done
+        self._queue.put(_Job(events, done))
+        return done
+
+    def offer(self, event: Event) -> "Future[Receipt] | None":
+        """Take one event without waiting for its commit; a future only when the queue is full."""
+        if self._closing.is_set():
+            return self.submit(event)
+        try:
+            self._queue.put_nowait(_Job((event,), Future()))
+        except queue.Full:
+            full: Future[Receipt] = Future()
+            threading.Thread(target=self._push, args=(event, full), daemon=True).start()
+            return full
+        return None
+
+    def _push(self, event: Event, taken: "Future[Receipt]") -> None:
+        """Wait for room on a thread of its own, so that an event loop need not."""
+        self._queue.put(_Job((event,), Future()))
+        taken.set_result(Receipt(event.id, None, "ledger"))
+
+    def _take(self) -> list[_Job] | None:
+        """Return all that waits, at least one job; None when it is time to stop."""
+        first = self._queue.get()
+        if first is None:
+            return None
+        jobs, count = [first], len(first.events)
+        while count < BATCH:
+            try:
+                job = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if job is None:
+                self._queue.put(None)
+                break
+            jobs.append(job)
+            count += len(job.events)
+        return jobs
+
+    def _run(self) -> None:
+        while (jobs := self._take()) is not None:
+            try:
+                receipts = self._commit([event for job in jobs for event in job.events])
+            except RecordsError as error:
+                self._reload()
+                self._one_by_one(jobs, error)
+                continue
+            at = iter(receipts)
+            for job in jobs:
+                job.done.set_result([next(at) for _ in job.events])
+
+    def _one_by_one(self, jobs: list[_Job], error: RecordsError) -> None:
+        """A failed batch of several jobs is tried again job by job, so that one bad event fails alone."""
+        for job in jobs:
+            if len(jobs) == 1:
+                job.done.set_exception(error)
+                continue
+            try:
+                job.done.set_result(self._commit(job.events))
+            except RecordsError as own:
+                self._reload()
+                job.done.set_exception(own)
+
+    def _reload(self) -> None:
+        """After a failure, believe only what the store says."""
+        self._versions.clear()
+        try:
+            head = self._store.head(self.origin)
+            self._head, self._frontier = head, self._checked(head)
+            self._tiles = load_writer(self._store, self.origin, head.size)
+        except RecordsError:
+            self._closing.set()
+
+    def _commit(self, events: Sequence[Event]) -> list[Receipt]:
+        known = dict(self._store.find(self.origin, [event.id for event in events])) if events else {}
+        encoded = {event.id: encode_event(event) for event in events}
+        fresh = list({event.id: event for event in events if event.id not in known}.values())
+        if fresh:
+            self._learn_versions(fresh)
+            frontier = self._frontier.copy()
+            entries = list(self._entries(fresh, encoded, frontier))
+            head = self._sign(frontier)
+            self._store.commit(Write(Append(self.origin, self._head.size, entries, head, self._tiles.take())))
+            known.update((entry.id, entry.position) for entry in entries)
+            self._head, self._frontier = head, frontier
+        return [Receipt(event.id, known[event.id]) for event in events]
+
+    def _learn_versions(self, events: Iterable[Event]) -> None:
+        if len(self._versions) > CACHED_STREAMS:
+            self._versions.clear()
+        unknown = {event.stream for event in events} - self._versions.keys()
+        if unknown:
+            found = self._store.versions(self.origin, sorted(unknown))
+            self._versions.update({stream: found.get(stream, 0) for stream in unknown})
+
+    def _entries(
+        self, events: Iterable[Event], encoded: dict[bytes, tuple[bytes, bytes]], frontier: Frontier
+    ) -> Iterator[Entry]:
+        now, position, versions = self._clock.time_ns(), frontier.size, self._versions
+        for event in events:
+            meta, public = encoded[event.id]
+            version = versions[event.stream] = versions[event.stream] + 1
+            leaf = encode_leaf(position, now, version, sha256(meta).digest(), sha256(public).digest())
+            hashed = leaf_hash(leaf)
+            frontier.append(hashed)
+            self._tiles.append(hashed)
+            yield Entry(position, event.id, event.stream, event.type, version, leaf, meta, public)
+            position += 1
+
+    def _sign(self, frontier: Frontier) -> Head:
+        note = sign_checkpoint(Checkpoint(self.origin, frontier.size, frontier.root()), self._signer)
+        return Head(frontier.size, frontier.encode(), note.encode(), self._head.epoch)
+
+    def checkpoint(self) -> str:
+        """Return the signed note of the last commit; empty for an empty log."""
+        return self._store.head(self.origin).checkpoint.decode()
+
+    def head(self) -> Head:
+        """Return the head as stored."""
+        return self._store.head(self.origin)
+
+    def entries(
+        self, *, after: int = -1, stream: str | None = None, kind: str | None = None, limit: int = 1000
+    ) -> Iterator[Entry]:
+        """Yield stored entries in order."""
+        return self._store.entries(self.origin, after=after, stream=stream, kind=kind, limit=limit)
+
+    def proof(self, position: int) -> Proof:
+        """Return the proof that `position` is in the log as last committed.
+
+        Raises:
+            RecordsError: HBK-712 when it is not.
+        """
+        head = self._store.head(self.origin)
+        path = StoredTree(self._store, self.origin).inclusion(position, head.size)
+        entry = next(self._store.entries(self.origin, after=position - 1, limit=1))
+        return Proof(position, entry.leaf, tuple(path), head.checkpoint.decode())
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Commit what was taken, waiting at most `timeout` seconds, then stop. The store stays open."""
+        if not self._closing.is_set():
+            self._closing.set()
+            self._queue.put(None)
+        self._thread.join(timeout)
