@@ -12,8 +12,8 @@ HauberkError
 ```
 
 An error has two faces. The public one is the constant sentence its code has in `REGISTRY`; it may be shown to anybody.
-The private one (`detail` and the typed fields in `context`) is for operators: it is in `diagnostics()`, never in `str()`
-or `repr()`, so an error that reaches a log line or a caller by accident leaks nothing.
+The private one (`detail` and the typed fields in `context`) is for operators: it is in `diagnostics()`, never in
+`str()` or `repr()`, so an error that reaches a log line or a caller by accident leaks nothing.
 """
 
 from typing import NamedTuple

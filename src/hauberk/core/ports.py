@@ -9,6 +9,7 @@ import msgspec
 from hauberk.core.call import Call
 from hauberk.core.decision import Decision, Layer
 from hauberk.core.event import Entry, Event, Receipt
+from hauberk.core.inbound import Inbound
 
 ANY = -1  # expectation: whatever is there
 ABSENT_ROW = 0  # expectation: nothing is there
@@ -110,7 +111,7 @@ class Store(Protocol):
         kind: str | None = None,
         limit: int = 1000,  # the field's own name
     ) -> Iterator[Entry]:
-        """Yield at most `limit` entries with a position above `after`, in order, `stream` and `kind` (the event type) being exact."""
+        """Yield at most `limit` entries above position `after`, in order; `stream` and `kind` (event type) are exact."""
 
     def find(self, log: str, ids: Sequence[bytes]) -> Mapping[bytes, int]:
         """Return the positions of those event ids that are in `log`."""
@@ -190,13 +191,13 @@ class Attestor(Protocol):
 
 
 class Guard(Protocol):
-    """A check with a name and a layer; pure over the call, keeps no reference to it."""
+    """A check with a name and a layer; pure over the request, keeps no reference to it."""
 
     name: str
     layer: Layer
 
-    def decide(self, call: Call) -> Decision:
-        """Answer for this call. Never raises for a call that exists."""
+    def check(self, inbound: Inbound) -> Decision | None:
+        """Return why the request is refused (or what allows it), or None when there is nothing to say against it."""
 
 
 class Authorizer(Protocol):
@@ -216,7 +217,7 @@ class Recorder(Protocol):
         """
 
     def offer(self, event: Event) -> Future[Receipt] | None:
-        """Take an event behind the bounded queue: None when there was room, else a future to wait for (back-pressure)."""
+        """Take an event behind the bounded queue: None when there was room, else a future to wait for."""
 
     def close(self, timeout: float = 10.0) -> None:
         """Drain what was taken, waiting at most `timeout` seconds, then stop."""

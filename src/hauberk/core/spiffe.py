@@ -1,7 +1,7 @@
 """SPIFFE trust domains and ids, exactly as the SPIFFE-ID standard (section 2) writes them.
 
-An id is `spiffe://TRUST-DOMAIN/PATH`: trust domain `[a-z0-9.-_]`, at most 255 bytes; path segments `[A-Za-z0-9.-_]`, none
-empty, `.` or `..`, no trailing slash; at most 2048 bytes; no percent-encoding, port, user, query or fragment.
+An id is `spiffe://TRUST-DOMAIN/PATH`: trust domain `[a-z0-9.-_]`, at most 255 bytes; path segments `[A-Za-z0-9.-_]`,
+none empty, `.` or `..`, no trailing slash; at most 2048 bytes; no percent-encoding, port, user, query or fragment.
 Service ids have the one path form `/ns/NAMESPACE/sa/ACCOUNT` that Istio uses; nothing else is issued, because policies
 match `namespaces` anywhere in the path and a second `ns` or `sa` segment would alias another namespace.
 """

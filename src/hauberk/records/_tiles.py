@@ -1,4 +1,4 @@
-"""Tiles of the Merkle tree (C2SP tlog-tiles): the hashes of 256 neighbours on one of the levels 0, 8, 16 ... of the tree.
+"""Tiles of the Merkle tree (C2SP tlog-tiles): the hashes of 256 neighbours on levels 0, 8, 16 ... of the tree.
 
 Level 0 of a tile set holds leaf hashes, level 1 the roots of 256 leaves, and so on. With them a proof reads a few
 kilobytes however long the log is, and a verifier can name the very leaf that was rewritten.

@@ -2,8 +2,8 @@
 
 Walks the log once in order and recomputes everything a leaf covers: digests of the parts, position, stream version, the
 facts of `meta` that are also columns, uniqueness of event ids, the stored leaf hashes, and finally the root, which must
-be the one in the signed checkpoint. The first thing that does not fit is named by its position. A log that is shorter than a checkpoint known
-from before was truncated or rolled back, even when its own head was signed again.
+be the one in the signed checkpoint. The first thing that does not fit is named by its position. A log that is shorter
+than a checkpoint known from before was truncated or rolled back, even when its own head was signed again.
 """
 
 from hashlib import sha256
