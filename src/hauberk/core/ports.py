@@ -111,7 +111,7 @@ class Store(Protocol):
         kind: str | None = None,
         limit: int = 1000,  # the field's own name
     ) -> Iterator[Entry]:
-        """Yield at most `limit` entries above position `after`, in order; `stream` and `kind` (event type) are exact."""
+        """Yield at most `limit` entries above position `after`, in order; `stream` and `kind` (its type) are exact."""
 
     def find(self, log: str, ids: Sequence[bytes]) -> Mapping[bytes, int]:
         """Return the positions of those event ids that are in `log`."""

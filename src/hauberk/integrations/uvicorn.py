@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import uvicorn
+import uvloop
 
 from hauberk.core.limits import DEFAULT_LIMITS, Limits
 from hauberk.crypto.x509 import SvidInfo
-from hauberk.errors import ConfigError, HauberkError, IdentityError
+from hauberk.errors import ConfigError, IdentityError
 from hauberk.integrations.uvicorn_protocol import (
     HEAD_SECONDS,
     HauberkProtocol,
@@ -130,6 +131,13 @@ class Server(uvicorn.Server):
         await self.stop()
 
     @property
+    def task(self) -> "asyncio.Task[None]":
+        """The task the server runs in, once started."""
+        if self._task is None:
+            raise ConfigError("HBK-901", "the server was not started")
+        return self._task
+
+    @property
     def port(self) -> int:
         """The port listened on."""
         return int(self.servers[0].sockets[0].getsockname()[1])
@@ -178,6 +186,14 @@ class Host(Protocol):
     @property
     def connections(self) -> Connections:
         """Where connections are registered."""
+
+    @property
+    def limits(self) -> Limits:
+        """Of a request."""
+
+    @property
+    def max_age(self) -> float:
+        """Seconds after which a connection ends."""
 
     def admit(self, peer: SvidInfo) -> None:
         """Raise a `HauberkError` to refuse a verified peer."""
@@ -231,9 +247,48 @@ def serve(
         hooks = {} if runtime is None else {"on_failure": runtime.report_handshake, "admit": runtime.admit}
         tls = server_context(identity, profile=profile, require_client=require_client, **hooks)
     if runtime is not None:
-        options = {"connections": runtime.connections, "on_violation": runtime.report_violation, **options}
+        own = {"connections": runtime.connections, "limits": runtime.limits, "max_age": runtime.max_age}
+        options = {**own, "on_violation": runtime.report_violation, **options}
     try:
         _run(lambda: Server(app, host=host, port=port, tls=tls, **options), on_ready)
     finally:
         if runtime is not None:
             runtime.close()
+
+
+def _claim(path: Path, mode: int) -> None:
+    """Leave a stale socket of the right mode: uvicorn replaces it and takes its mode over.
+
+    Raises:
+        ConfigError: HBK-901 somebody listens there already, or it is no socket.
+    """
+    if path.exists():
+        if not path.is_socket():
+            raise ConfigError("HBK-901", "something that is no socket is in the way", path=str(path))
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(str(path)) == 0:
+                raise ConfigError("HBK-901", "somebody is listening there already", path=str(path))
+        path.unlink()
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    path.chmod(mode)
+
+
+def _run(make: Callable[[], Server], on_ready: Callable[[int], None] | None) -> None:
+    """Run one server on a loop of its own until a signal asks it to stop."""
+
+    async def main() -> None:
+        server = await make().start()
+        stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, stopped.set)
+        if on_ready is not None:
+            on_ready(server.port)
+        ended = asyncio.create_task(stopped.wait())
+        await asyncio.wait({ended, server.task}, return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+        await server.stop()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())

@@ -59,7 +59,7 @@ class Violation(msgspec.Struct, frozen=True):
 OnViolation = Callable[[str, Violation], None]
 
 
-class _Refused(Exception):  # noqa: N818  # it only carries control out of the parser's callback
+class _Refused(Exception):  # it only carries control out of the parser's callback
     pass
 
 
@@ -222,7 +222,7 @@ class HauberkProtocol(HttpToolsProtocol):
         return len(self.url) + sum(len(name) + len(value) + _FIELD_OVERHEAD for name, value in self.headers)
 
     def _check_absolute(self) -> None:
-        """RFC 9112 section 3.2.2: an absolute target beats Host, but everyone after us reads Host; so they must agree."""
+        """RFC 9112 section 3.2.2: an absolute target beats Host, but everyone after us reads Host; they must agree."""
         if self.url == b"*":
             return
         url = httptools.parse_url(self.url)

@@ -1,8 +1,8 @@
 """Signed batches: how a service hands its events to the authority, so that nobody else can have made them.
 
 The wire form is msgpack of `[payload, signature]`; the payload is msgpack of `Batch`, the signature covers
-`hauberk batch 1`, a newline and the payload and is made with the service's SVID key. The chain travels along and is verified at
-the batch's own time, so a batch from the spool is still good when the certificate has expired since.
+`hauberk batch 1`, a newline and the payload and is made with the service's SVID key. The chain travels along and is
+verified at the batch's own time, so a batch from the spool is still good when the certificate has expired since.
 """
 
 from collections.abc import Callable, Mapping, Sequence

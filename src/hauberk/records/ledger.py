@@ -3,8 +3,8 @@
 The batch is whatever arrived during the last commit, so it tunes itself: one event at low load, thousands at high load.
 For each batch the sequencer drops events it already has, assigns positions and stream versions, hashes leaves into the
 frontier, signs one checkpoint (C2SP) and commits entries, tiles, frontier and checkpoint in one write. The signature
-leaves the process only once that write is durable. On start the stored frontier must fit the stored signed checkpoint; a
-log that was edited under us is refused rather than continued.
+leaves the process only once that write is durable. On start the stored frontier must fit the stored signed checkpoint;
+a log that was edited under us is refused rather than continued.
 """
 
 import queue

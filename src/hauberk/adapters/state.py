@@ -1,0 +1,120 @@
+"""The state directory: who may read what, and secrets that are on disk only in sealed form.
+
+```
+.hauberk/            0755   public: root.pem, log.pub, authority.json, workload.sock
+.hauberk/private/    0700   hauberk.db, sealed secrets (*.sealed), admin.sock, lock
+.hauberk/private/keys/root  0600   the key-encryption key, unless a setting names another place
+```
+
+Secrets are made on the first start and never again: a missing one afterwards is an error, because making a new one
+would silently start another trust domain or another log.
+"""
+
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from hauberk.adapters.keys import check_private, key_source, write_private
+from hauberk.crypto.keyring import Keyring, Purpose
+from hauberk.errors import ConfigError, IdentityError
+
+DATABASE = "hauberk.db"
+
+
+class StateDirectory:
+    """One process's state; holds a lock until closed.
+
+    Args:
+        path: made when absent.
+        trust_domain: what sealed secrets belong to.
+        keys: reference to the key-encryption key, see `adapters.keys.key_source`.
+
+    Raises:
+        IdentityError: HBK-210 something is missing or open to others.
+        ConfigError: HBK-906 another process has it.
+    """
+
+    def __init__(self, path: Path, trust_domain: str, *, keys: str = "") -> None:
+        self.path = path
+        self.private = path / "private"
+        self._trust_domain = trust_domain
+        self._complete = self.private / "complete"
+        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if not self.private.exists():
+            self.private.mkdir(mode=0o700)
+        _before_start(lambda: check_private(self.private, directory=True))
+        self._lock = self._take_lock()
+        # A start that was killed before it was complete has promised nothing yet: what it made is taken up.
+        self.first = not self._complete.exists()
+        self.keyring = Keyring(key_source(keys, self.private / "keys", create=self.first))
+        if not self.first:
+            _before_start(lambda: check_private(self.database))
+
+    def _take_lock(self) -> int:
+        fd = os.open(self.private / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise ConfigError("HBK-906", "another process uses this state directory", path=str(self.path)) from None
+        return fd
+
+    @property
+    def database(self) -> Path:
+        """The path of the database."""
+        return self.private / DATABASE
+
+    def secret(self, name: str, purpose: Purpose, make: Callable[[], bytes]) -> bytes:
+        """Return a secret, made on the first start and sealed on disk.
+
+        Args:
+            name: file name without suffix.
+            purpose: which key seals it.
+            make: makes it.
+
+        Raises:
+            IdentityError: HBK-210 it is missing or open to others.
+            ConfigError: HBK-904 it does not open with this key in this trust domain, HBK-905 the key is missing.
+        """
+        path = self.private / f"{name}.sealed"
+        aad = f"{self._trust_domain}/{name}".encode()
+        if self.first and not path.exists():
+            secret = make()
+            write_private(path, self.keyring.seal(purpose, secret, aad=aad))
+            return secret
+        _before_start(lambda: check_private(path))
+        return self.keyring.open(purpose, path.read_bytes(), aad=aad)
+
+    def complete(self) -> None:
+        """Say that everything has been made: from now on whatever is missing was taken away."""
+        if self.first:
+            write_private(self._complete, b"")
+            self.first = False
+
+    def publish(self, name: str, data: bytes) -> Path:
+        """Write a public file atomically, mode 0644, and return its path."""
+        path = self.path / name
+        part = path.with_name(f".{name}.part")
+        part.write_bytes(data)
+        part.chmod(0o644)
+        part.replace(path)
+        return path
+
+    def close(self) -> None:
+        """Release the lock."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _before_start(check: Callable[[], None]) -> None:
+    """Run a check of files and turn its refusal into one to start.
+
+    Raises:
+        IdentityError: HBK-210.
+    """
+    try:
+        check()
+    except ConfigError as error:
+        raise IdentityError("HBK-210", error.detail, **error.context) from None

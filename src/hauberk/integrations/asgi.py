@@ -1,0 +1,244 @@
+"""One ASGI frame around an application: guards, record, application, safe errors.
+
+The frame is the only place in the package that catches everything, because whatever an application raises must become
+a constant answer. A response with status 500 is held back until the application has returned, and what it said is
+replaced: frameworks put tracebacks into it, or answer before they raise.
+"""
+
+import asyncio
+import time
+import traceback
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from hauberk.core.call import Address
+from hauberk.core.decision import Decision, Layer, Verdict
+from hauberk.core.ids import incident_id
+from hauberk.core.inbound import Inbound
+from hauberk.core.principal import ANONYMOUS
+from hauberk.edge.framing import check_framing
+from hauberk.edge.problem import problem
+from hauberk.errors import EdgeError, RecordsError
+from hauberk.runtime import Runtime
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+INTERNAL_ERROR = 500
+MAX_CAUSE = 2000  # characters of a traceback in the record
+POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
+_NOBODY = ("", 0)
+_NO_EXTENSION: dict[str, Any] = {}
+
+
+def protect(app: App, runtime: Runtime | None = None) -> "Protected":
+    """Return `app` with everything in front of it that `runtime` has: deny by default, safe errors, a record.
+
+    Args:
+        app: any ASGI application: Starlette, FastAPI, Django, a bare function.
+        runtime: default an embedded one, made from `hauberk.toml` in the working directory.
+    """
+    return Protected(app, Runtime.embedded() if runtime is None else runtime)
+
+
+class Protected:
+    """What `protect` returns: an ASGI application.
+
+    Args:
+        app: the one inside.
+        runtime: what protects it.
+    """
+
+    def __init__(self, app: App, runtime: Runtime) -> None:
+        self.app = app
+        self.runtime = runtime
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, one WebSocket, or the lifespan."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] not in {"http", "websocket"}:
+            return
+        inbound = inbound_of(scope)
+        decision = self.runtime.check(inbound)
+        if decision.verdict is Verdict.ALLOW and inbound.call is not None:
+            waiting = self.runtime.record_allow(inbound.call, decision)
+            if waiting is None or await self._recorded(waiting, scope, send):
+                scope["headers"] = inbound.headers
+                await _Exchange(self.runtime, inbound, receive, send).run(self.app, scope)
+            return
+        incident = incident_id()
+        if await self._recorded(self.runtime.record_denial(inbound, decision, incident), scope, send):
+            await _refuse(scope, send, decision.code or "HBK-300", incident)
+
+    async def _recorded(self, receipt: Any, scope: Scope, send: Send) -> bool:  # noqa: ANN401  # a Future of anything
+        """Wait for a receipt; what cannot be recorded is not done, whatever was decided."""
+        try:
+            await asyncio.wrap_future(receipt)
+        except RecordsError as error:
+            await _refuse(scope, send, error.code, incident_id())
+            return False
+        return True
+
+
+def inbound_of(scope: Scope) -> Inbound:
+    """Read an ASGI scope (ASGI 3, HTTP and WebSocket) into what guards look at; nothing is believed."""
+    extension = (scope.get("extensions") or _NO_EXTENSION).get("hauberk") or _NO_EXTENSION
+    connection = extension.get("connection")
+    client, server = scope.get("client") or _NOBODY, scope.get("server") or _NOBODY
+    path: str = scope["path"]
+    return Inbound(
+        scope.get("method", "GET"),
+        scope.get("raw_path") or path.encode("utf-8", "surrogateescape"),
+        path,
+        scope["query_string"],
+        scope["headers"],
+        scope["http_version"],
+        extension.get("peer", ANONYMOUS),
+        connection.closing if connection is not None else "",
+        Address(client[0] or "", client[1] or 0),
+        server[0] or "",
+        server[1] or 0,
+        time.time(),
+    )
+
+
+async def _refuse(scope: Scope, send: Send, code: str, incident: str) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": POLICY_VIOLATION})
+        return
+    await _answer(send, code, incident)
+
+
+async def _answer(send: Send, code: str, incident: str) -> None:
+    status, headers, body = problem(code, incident)
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class _Exchange:
+    """One request on its way through the application: its body is bounded, its failure contained."""
+
+    __slots__ = (
+        "_bytes",
+        "_deadline",
+        "_held",
+        "_inbound",
+        "_more",
+        "_receive",
+        "_refused",
+        "_runtime",
+        "_send",
+        "_started",
+    )
+
+    def __init__(self, runtime: Runtime, inbound: Inbound, receive: Receive, send: Send) -> None:
+        self._runtime = runtime
+        self._inbound = inbound
+        self._receive = receive
+        self._send = send
+        self._bytes = 0
+        self._more = True
+        self._started = False
+        self._held = False  # a 500 of the application's own, which nobody gets to see
+        self._refused = ""
+        self._deadline = time.monotonic() + runtime.limits.body_seconds
+
+    async def run(self, app: App, scope: Scope) -> None:
+        """Call the application; afterwards there is an answer, whatever it did."""
+        cause = ""
+        try:
+            await app(scope, self._bounded_receive, self._watched_send)
+        except EdgeError as refused:
+            self._refused = self._refused or refused.code
+        except Exception as error:  # noqa: BLE001  # the boundary: nothing an application raises may reach a caller
+            cause = _cause_of(error)
+        if self._refused:
+            await self._refuse_late()
+        elif cause or self._held:
+            await self._fail(cause or "the application answered 500")
+
+    async def _bounded_receive(self) -> Message:
+        if not self._more:
+            return await self._receive()
+        message = await self._in_time()
+        if message["type"] == "http.request":
+            self._bytes += len(message.get("body", b""))
+            self._more = message.get("more_body", False)
+            if self._bytes > self._runtime.limits.body_bytes:
+                self._refused = "HBK-404"
+                raise EdgeError("HBK-404", "the body is too large", bytes=self._bytes)
+        else:
+            self._more = False
+        return message
+
+    async def _in_time(self) -> Message:
+        """Receive with the body's deadline; without a timer when the message is there already."""
+        waiting = asyncio.ensure_future(self._receive())
+        await asyncio.sleep(0)
+        if not waiting.done():
+            left = self._deadline - time.monotonic()
+            await asyncio.wait({waiting}, timeout=max(0.0, left))
+        if not waiting.done():
+            waiting.cancel()
+            self._refused = "HBK-407"
+            raise EdgeError("HBK-407", "the body came too slowly")
+        return waiting.result()
+
+    async def _watched_send(self, message: Message) -> None:
+        if self._refused or self._held:
+            return
+        if message["type"] == "http.response.start":
+            if message["status"] == INTERNAL_ERROR:
+                self._held = True
+                return
+            self._started = True
+        elif message["type"] in {"websocket.accept", "websocket.http.response.start"}:
+            self._started = True
+            self._more = False
+        await self._send(message)
+
+    async def _refuse_late(self) -> None:
+        """The body turned out to be too large or too slow while the application was reading it."""
+        incident = incident_id()
+        decision = Decision(Verdict.DENY, Layer.EDGE, self._refused, reason="found while the body was read")
+        try:
+            await asyncio.wrap_future(self._runtime.record_denial(self._inbound, decision, incident))
+        except RecordsError as error:
+            self._refused = error.code
+        if not self._started:
+            await _answer(self._send, self._refused, incident)
+
+    async def _fail(self, cause: str) -> None:
+        incident = incident_id()
+        code = "HBK-406"
+        try:
+            await asyncio.wrap_future(self._runtime.record_failure(self._inbound, incident, cause))
+        except RecordsError as error:
+            code = error.code
+        if not self._started:
+            await _answer(self._send, code, incident)
+            return
+        raise _Broken  # the head is gone already: the server has to cut the connection
+
+
+class _Broken(Exception):
+    """A response that failed in the middle; says nothing to anybody."""
+
+
+def _cause_of(error: BaseException) -> str:
+    """The end of the traceback, for operators."""
+    return "".join(traceback.format_exception(error))[-MAX_CAUSE:]
+
+
+def framing_of(scope: Scope, runtime: Runtime) -> None:
+    """Check the framing of a scope alone, for servers that want to refuse before they read.
+
+    Raises:
+        EdgeError: see `edge.framing.check_framing`.
+    """
+    check_framing(scope["headers"], runtime.limits, http_version=scope["http_version"])

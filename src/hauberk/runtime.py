@@ -1,0 +1,383 @@
+"""The runtime: the one place where the planes meet. It holds what is in force right now and runs the guards.
+
+Guards run in this order; `Runtime.guards` is the list:
+
+```
+connection identity   revoked, closing, or anonymous where mutual TLS is STRICT      transport, identity
+canonical request     framing, sizes, path; forwarding headers of strangers go       edge
+policy                AuthorizationPolicy, deny by default                           policy
+```
+
+What is in force (policies, revocations, the identity) is exchanged as whole objects while requests run: a request sees
+one moment or another, never a mixture.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from hauberk.adapters.sqlite import SqliteStore
+from hauberk.adapters.state import StateDirectory
+from hauberk.core.call import Call, Workload
+from hauberk.core.clock import SYSTEM_CLOCK, Clock
+from hauberk.core.config import Config, load
+from hauberk.core.decision import Decision, Layer, Verdict
+from hauberk.core.event import Event, Receipt
+from hauberk.core.ids import uuid7
+from hauberk.core.inbound import Inbound
+from hauberk.core.limits import Limits
+from hauberk.core.ports import Guard, Recorder
+from hauberk.core.principal import Principal
+from hauberk.core.spiffe import SpiffeId
+from hauberk.crypto.keyring import Pseudonyms, Purpose
+from hauberk.crypto.signing import SigningKey
+from hauberk.edge.guard import CanonicalRequest
+from hauberk.errors import IdentityError, PolicyError
+from hauberk.identity.naming import resolve
+from hauberk.identity.revocation import NO_REVOCATIONS, Revocations
+from hauberk.policy.engine import Engine
+from hauberk.policy.parse import parse_documents
+from hauberk.policy.set import PolicySet
+from hauberk.records.fold import Folder
+from hauberk.records.ledger import Ledger
+from hauberk.transport.connection import Connections
+from hauberk.transport.contexts import RotatingContext, client_context
+from hauberk.transport.guard import ConnectionIdentity
+
+if TYPE_CHECKING:
+    from hauberk.crypto.x509 import SvidInfo
+    from hauberk.identity.source import SvidSource
+
+MAX_RECORDED_PATH = 200  # characters of a path in the record
+_ALLOWED = Decision(Verdict.ALLOW, Layer.EDGE)
+
+
+class _PolicyGuard:
+    """May they: the engine in force."""
+
+    name = "policy"
+    layer = Layer.POLICY
+
+    def __init__(self, decide: Callable[[Call], Decision]) -> None:
+        self._decide = decide
+
+    def check(self, inbound: Inbound) -> Decision | None:
+        """Decide the call the canonical guard made."""
+        if inbound.call is None:
+            return Decision(Verdict.DENY, Layer.POLICY, "HBK-300", reason="there is no canonical call to decide")
+        return self._decide(inbound.call)
+
+
+class Violation(Protocol):
+    """What a server reports about bytes that never became a request; see `integrations.uvicorn_protocol`."""
+
+    @property
+    def incident(self) -> str:
+        """What the caller was told."""
+
+    @property
+    def peer(self) -> Principal:
+        """Who sent them."""
+
+
+class Runtime:
+    """What protects one service. Make one with `Runtime.embedded()` or `hauberk.connect()`; close it at the end.
+
+    Args:
+        config: settings.
+        workload: who this service is.
+        policies: what is in force at first.
+        recorder: where events go; closed with the runtime.
+        pseudonyms: how addresses and user ids appear in the record.
+        source: the service's identity, or None without mutual TLS.
+        revision: number of the policies, 0 when local.
+        on_close: called at the end of `close`.
+        clock: time source.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        workload: Workload,
+        policies: PolicySet,
+        recorder: Recorder,
+        pseudonyms: Pseudonyms,
+        source: "SvidSource | None" = None,
+        revision: int = 0,
+        on_close: Sequence[Callable[[], None]] = (),
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.config = config
+        self.workload = workload
+        self.recorder = recorder
+        self.pseudonyms = pseudonyms
+        self.source = source
+        self.connections = Connections(clock=clock)
+        self.stream = f"/services/{workload.namespace}/{workload.account}"
+        self._clock = clock
+        self._on_close = tuple(on_close)
+        self._lock = threading.Lock()  # guards exchanges of _engine and _revocations
+        self._closed = False
+        self._engine = Engine(policies, workload, revision=revision)
+        self._policies_at = clock.time()
+        self._revocations = NO_REVOCATIONS
+        self.last_error = ""  # of the last push that was refused
+        self.guards: tuple[Guard, ...] = (
+            ConnectionIdentity(self._mtls_mode, self._revoked),
+            CanonicalRequest(workload, config.limits, frozenset(config.edge.trusted_hops)),
+            _PolicyGuard(self.decide),
+        )
+
+    @classmethod
+    def embedded(
+        cls,
+        directory: str | Path | None = None,
+        *,
+        policies: str | Path | Iterable[str | Path] | None = None,
+        config: Config | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> "Runtime":
+        """Return a runtime that needs nothing else: policies from files, the ledger in one SQLite file.
+
+        Args:
+            directory: state directory; default from the configuration, `.hauberk`.
+            policies: YAML files or directories of them; default from the configuration. None at all denies everything.
+            config: settings; default `hauberk.toml` and the environment.
+            clock: time source.
+
+        Raises:
+            PolicyError: HBK-301 a policy is not valid.
+            ConfigError: HBK-901 a setting is not valid, HBK-906 another process uses the directory.
+            IdentityError: HBK-210 files are missing or open to others.
+            Tampered: HBK-710 the stored ledger does not fit its checkpoint.
+        """
+        config = load() if config is None else config
+        files = config.policy.files if policies is None else _listed(policies)
+        documents = [
+            document for path in _yaml(files) for document in parse_documents(path.read_text(), file=str(path))
+        ]
+        chosen = PolicySet.default(
+            root_namespace=config.policy.root_namespace,
+            trust_domain=config.trust_domain,
+            aliases=config.policy.aliases,
+        ).with_documents(documents)
+        state = StateDirectory(Path(directory or config.directory), config.trust_domain, keys=config.authority.keys)
+        signer = SigningKey(state.secret("log", Purpose.LOG_KEY, lambda: SigningKey.generate().seed()))
+        store = SqliteStore(state.database)
+        ledger = Ledger(store, signer, f"{config.trust_domain}/ledger", queue_size=config.records.queue, clock=clock)
+        state.publish("log.pub", ledger.verifier.encode() + b"\n")
+        state.complete()
+        service = config.service
+        return cls(
+            config=config,
+            workload=Workload(service.namespace, service.account, service.labels),
+            policies=chosen,
+            recorder=Folder(ledger, rate=config.records.fold_rate, clock=clock),
+            pseudonyms=state.keyring.pseudonyms(),
+            on_close=(store.close, state.close),
+            clock=clock,
+        )
+
+    # decisions
+
+    @property
+    def engine(self) -> Engine:
+        """The policies in force, compiled for this service."""
+        return self._engine
+
+    @property
+    def limits(self) -> Limits:
+        """How much a caller may send."""
+        return self.config.limits
+
+    @property
+    def max_age(self) -> float:
+        """Seconds after which a connection ends."""
+        return self.config.transport.max_connection_seconds
+
+    def decide(self, call: Call) -> Decision:
+        """Ask the policies in force about any call, HTTP or not."""
+        return self._engine.decide(call)
+
+    def check(self, inbound: Inbound) -> Decision:
+        """Run the guards over a request; the first refusal ends it."""
+        decision = None
+        for guard in self.guards:
+            decision = guard.check(inbound)
+            if decision is not None and decision.verdict is not Verdict.ALLOW:
+                return decision
+        return decision or _ALLOWED
+
+    def _mtls_mode(self, port: int) -> str:
+        return self._engine.mtls_mode(port) if self.source is not None else "DISABLE"
+
+    def _revoked(self, spiffe_id: str, serial: str) -> bool:
+        return self._revocations.covers(spiffe_id, serial)
+
+    # what is in force
+
+    def apply_policies(self, policies: PolicySet, revision: int = 0) -> None:
+        """Put other policies in force, for open connections too; on any error the old ones stay.
+
+        Raises:
+            PolicyError: HBK-304 `revision` is lower than the one in force.
+        """
+        engine = Engine(policies, self.workload, revision=revision)
+        with self._lock:
+            if revision < self._engine.revision:
+                raise PolicyError("HBK-304", "older", offered=revision, in_force=self._engine.revision)
+            self._engine = engine
+            self._policies_at = self._clock.time()
+            self.last_error = ""
+
+    @property
+    def revocations(self) -> Revocations:
+        """What is revoked."""
+        return self._revocations
+
+    def revoke(self, revocations: Revocations) -> int:
+        """Exchange the list, close the open connections of whoever is on it, and return how many those were."""
+        with self._lock:
+            self._revocations = revocations
+        return self.connections.close_revoked(revocations.serials, revocations.ids)
+
+    def admit(self, peer: "SvidInfo") -> None:
+        """Refuse a revoked peer at the handshake.
+
+        Raises:
+            IdentityError: HBK-206.
+        """
+        self._revocations.refuse(str(peer.spiffe_id), peer.serial)
+
+    def client_context(self, to: str | SpiffeId) -> RotatingContext:
+        """Return a TLS context that presents our SVID and talks to `to` and nobody else.
+
+        Args:
+            to: `payment-service`, `namespace/payment-service` or a SPIFFE id.
+
+        Raises:
+            IdentityError: HBK-211 this runtime has no identity, HBK-201 no service name.
+        """
+        if self.source is None:
+            raise IdentityError("HBK-211", "an embedded runtime has no identity of a mesh")
+        callee = resolve(to, self.source.spiffe_id)
+        return client_context(self.source, callee, admit=self.admit, clock=self._clock)
+
+    # the record
+
+    def event(self, kind: str, outcome: str = "", **fields: object) -> Event:
+        """Return an event of this service's stream with id and time filled in; `fields` are those of `Event`."""
+        now = self._clock.time_ns()
+        base = Event(id=uuid7(now_ns=now), type=kind, stream=self.stream, time_ns=now, outcome=outcome)
+        return msgspec.structs.replace(base, **fields) if fields else base
+
+    def record_denial(self, inbound: Inbound, decision: Decision, incident: str) -> Future[Receipt]:
+        """Record a refusal; wait for the receipt before the answer leaves."""
+        event = self.event(
+            f"{decision.layer.value}.denied",
+            "deny",
+            actor=inbound.peer.id,
+            address=self.pseudonyms.of("address", inbound.address.ip),
+            code=decision.code,
+            rule=decision.rule or "",
+            digest=decision.basis.digest,
+            incident=incident,
+            data={"method": inbound.method[:16], "path": _printable(inbound.raw_path), "reason": decision.reason},
+        )
+        return self.recorder.submit(event)
+
+    def record_allow(self, call: Call, decision: Decision) -> Future[Receipt] | None:
+        """Record what was let through, behind the bounded queue; a future is back-pressure to wait for."""
+        now = self._clock.time_ns()
+        data: dict[str, object] = {"method": call.method, "path": call.path[:MAX_RECORDED_PATH]}
+        if decision.audits:
+            data["audits"] = decision.audits
+        event = Event(
+            id=uuid7(now_ns=now),
+            type="request.allowed",
+            stream=self.stream,
+            time_ns=now,
+            actor=call.peer.id,
+            outcome="allow",
+            rule=decision.rule or "",
+            digest=decision.basis.digest,
+            data=data,
+        )
+        return self.recorder.offer(event)
+
+    def record_failure(self, inbound: Inbound, incident: str, cause: str) -> Future[Receipt]:
+        """Record why the application failed, under the incident id the caller was told."""
+        event = self.event(
+            "request.failed",
+            "failed",
+            actor=inbound.peer.id,
+            code="HBK-406",
+            incident=incident,
+            data={"method": inbound.method[:16], "path": _printable(inbound.raw_path), "cause": cause},
+        )
+        return self.recorder.submit(event)
+
+    def report_violation(self, code: str, violation: Violation) -> None:
+        """Take note of bytes that never became a request; called by the server."""
+        self.recorder.offer(
+            self.event("edge.denied", "deny", actor=violation.peer.id, code=code, incident=violation.incident)
+        )
+
+    def report_handshake(self, reason: str) -> None:
+        """Take note of a failed handshake; called by the server."""
+        self.recorder.offer(self.event("transport.denied", "deny", code="HBK-101", rule=reason[:MAX_RECORDED_PATH]))
+
+    # life
+
+    def status(self) -> Mapping[str, object]:
+        """Return what is in force, as plain data."""
+        engine, source = self._engine, self.source
+        return {
+            "service": self.stream.removeprefix("/services/"),
+            "identity": str(source.spiffe_id) if source else None,
+            "guards": [guard.name for guard in self.guards],
+            "policy": {
+                "revision": engine.revision,
+                "digest": engine.digest,
+                "age": round(self._clock.time() - self._policies_at, 3),
+                "last_error": self.last_error,
+            },
+            "revoked": len(self._revocations.ids) + len(self._revocations.serials),
+            "connections": len(self.connections),
+            "insecure": list(self.config.insecure()),
+        }
+
+    def close(self) -> None:
+        """Write what waits to be recorded and release everything. Closing twice is fine."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self.recorder.close()
+        for release in self._on_close:
+            release()
+
+
+def _printable(raw: bytes) -> str:
+    """The path as sent, fit for a record: ASCII, bounded, nothing that could forge a line."""
+    return "".join(chr(byte) if 0x20 < byte < 0x7F else f"\\x{byte:02x}" for byte in raw[:MAX_RECORDED_PATH])  # noqa: PLR2004  # space, delete
+
+
+def _listed(policies: str | Path | Iterable[str | Path]) -> tuple[str, ...]:
+    return (str(policies),) if isinstance(policies, str | Path) else tuple(str(path) for path in policies)
+
+
+def _yaml(files: Iterable[str]) -> list[Path]:
+    found: list[Path] = []
+    for name in files:
+        path = Path(name)
+        found.extend(sorted(path.glob("*.yaml")) if path.is_dir() else [path])
+    for path in found:
+        if not path.is_file():
+            raise PolicyError("HBK-301", "no such file", file=str(path))
+    return found
