@@ -1,8 +1,8 @@
 """Keys by purpose: sealing, message authentication and pseudonyms from one root secret that callers never see.
 
 Each purpose has its own key, HKDF-SHA256 (RFC 5869) of the root secret with the purpose as `info`, so what is made for
-one can never be opened as another. Sealed bytes are `version 1 | nonce 12 | AES-256-GCM ciphertext and tag`; the purpose
-and the caller's `aad` are authenticated in an injective encoding (length before each part).
+one can never be opened as another. Sealed bytes are `version 1 | nonce 12 | AES-256-GCM ciphertext and tag`; the
+purpose and the caller's `aad` are authenticated in an injective encoding (length before each part).
 """
 
 import hmac

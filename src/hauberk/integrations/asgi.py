@@ -16,7 +16,6 @@ from hauberk.core.decision import Decision, Layer, Verdict
 from hauberk.core.ids import incident_id
 from hauberk.core.inbound import Inbound
 from hauberk.core.principal import ANONYMOUS
-from hauberk.edge.framing import check_framing
 from hauberk.edge.problem import problem
 from hauberk.errors import EdgeError, RecordsError
 from hauberk.runtime import Runtime
@@ -146,7 +145,7 @@ class _Exchange:
         self._started = False
         self._held = False  # a 500 of the application's own, which nobody gets to see
         self._refused = ""
-        self._deadline = time.monotonic() + runtime.limits.body_seconds
+        self._deadline = asyncio.get_running_loop().time() + runtime.limits.body_seconds
 
     async def run(self, app: App, scope: Scope) -> None:
         """Call the application; afterwards there is an answer, whatever it did."""
@@ -177,17 +176,13 @@ class _Exchange:
         return message
 
     async def _in_time(self) -> Message:
-        """Receive with the body's deadline; without a timer when the message is there already."""
-        waiting = asyncio.ensure_future(self._receive())
-        await asyncio.sleep(0)
-        if not waiting.done():
-            left = self._deadline - time.monotonic()
-            await asyncio.wait({waiting}, timeout=max(0.0, left))
-        if not waiting.done():
-            waiting.cancel()
+        """Receive within the time a body may take."""
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                return await self._receive()
+        except TimeoutError:
             self._refused = "HBK-407"
-            raise EdgeError("HBK-407", "the body came too slowly")
-        return waiting.result()
+            raise EdgeError("HBK-407", "the body came too slowly") from None
 
     async def _watched_send(self, message: Message) -> None:
         if self._refused or self._held:
@@ -233,12 +228,3 @@ class _Broken(Exception):
 def _cause_of(error: BaseException) -> str:
     """The end of the traceback, for operators."""
     return "".join(traceback.format_exception(error))[-MAX_CAUSE:]
-
-
-def framing_of(scope: Scope, runtime: Runtime) -> None:
-    """Check the framing of a scope alone, for servers that want to refuse before they read.
-
-    Raises:
-        EdgeError: see `edge.framing.check_framing`.
-    """
-    check_framing(scope["headers"], runtime.limits, http_version=scope["http_version"])
