@@ -96,6 +96,7 @@ class Runtime:
         source: the service's identity, or None without mutual TLS.
         revision: number of the policies, 0 when local.
         on_close: called at the end of `close`.
+        record_allows: record what was let through too, not only what was refused.
         clock: time source.
     """
 
@@ -110,6 +111,7 @@ class Runtime:
         source: "SvidSource | None" = None,
         revision: int = 0,
         on_close: Sequence[Callable[[], None]] = (),
+        record_allows: bool = True,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.config = config
@@ -121,6 +123,7 @@ class Runtime:
         self.stream = f"/services/{workload.namespace}/{workload.account}"
         self._clock = clock
         self._on_close = tuple(on_close)
+        self._record_allows = record_allows
         self._lock = threading.Lock()  # guards exchanges of _engine and _revocations
         self._closed = False
         self._engine = Engine(policies, workload, revision=revision)
@@ -293,6 +296,8 @@ class Runtime:
 
     def record_allow(self, call: Call, decision: Decision) -> Future[Receipt] | None:
         """Record what was let through, behind the bounded queue; a future is back-pressure to wait for."""
+        if not self._record_allows:
+            return None
         now = self._clock.time_ns()
         data: dict[str, object] = {"method": call.method, "path": call.path[:MAX_RECORDED_PATH]}
         if decision.audits:

@@ -19,10 +19,11 @@ from hauberk.core.call import Workload
 from hauberk.core.clock import SYSTEM_CLOCK, Clock
 from hauberk.core.config import Config
 from hauberk.core.event import Event, Receipt
-from hauberk.core.feed import BUNDLES, RENEWAL, REVOCATIONS, RenewalBody, RevocationBody
+from hauberk.core.feed import BUNDLES, RENEWAL, REVOCATIONS, BundleBody, RenewalBody, RevocationBody
 from hauberk.core.ids import uuid7
 from hauberk.core.ports import PeerCredentials, Write
 from hauberk.core.spiffe import SpiffeId
+from hauberk.core.wire import Grant
 from hauberk.crypto.keyring import Purpose
 from hauberk.crypto.signing import SigningKey
 from hauberk.crypto.x509 import CertificateAuthority, SvidInfo, WorkloadKey, fingerprint
@@ -43,28 +44,6 @@ HANDOVER_SECONDS = 60.0  # `hauberk run` hands its token on at once
 RECORD_SECONDS = 10.0  # what cannot be recorded by then is refused
 _IDENTITY = "/authority/identity"
 _ADMIN = "/authority/admin"
-
-
-class Grant(msgspec.Struct, frozen=True):
-    """What a workload gets for its request. Nothing in it is secret but the pseudonym key.
-
-    Args:
-        chain: SVID, DER, leaf first.
-        roots: by trust domain, DER.
-        labels: of its entry.
-        feed_key: Ed25519 public key of the feed, 32 bytes.
-        pseudonym_key: 32 bytes; all services of the domain use the same.
-        root_namespace: of policies.
-        aliases: other names of the trust domain.
-    """
-
-    chain: tuple[bytes, ...]
-    roots: Mapping[str, tuple[bytes, ...]]
-    labels: Mapping[str, str]
-    feed_key: bytes
-    pseudonym_key: bytes
-    root_namespace: str
-    aliases: tuple[str, ...]
 
 
 class Authority:
@@ -103,6 +82,7 @@ class Authority:
         self.publisher = Publisher(self.store, self.feed_key, domain, clock=clock)
         self.policies = PolicyBook(self.publisher, self.config)
         self.bundles = BundleSet(TrustBundle.of(domain, self.ca.root_der))
+        self.address = ""  # where the TLS listener is, once there is one
         self._attestor = LinuxAttestor()
         self.attests = hasattr(os, "pidfd_open")
         state.publish("root.pem", self.ca.root_pem)
@@ -131,7 +111,7 @@ class Authority:
     def _publish_bundles(self) -> None:
         roots = {domain: tuple(roots) for domain, roots in self.bundles.roots.items()}
         found = self.publisher.get(BUNDLES)
-        if found is None or msgspec.json.decode(found.body, type=dict[str, tuple[bytes, ...]]) != roots:
+        if found is None or msgspec.json.decode(found.body, type=BundleBody).roots != roots:
             self.publisher.put(BUNDLES, BundleBody(roots))
         if self.publisher.get(REVOCATIONS) is None:
             self.publisher.put(REVOCATIONS, RevocationBody())
@@ -206,7 +186,7 @@ class Authority:
             entry = choose(self.registry.entries(), self._attestor.attest(peer), name)
             return self._issue(entry, csr, "kernel", actor=f"uid:{peer.uid}")
 
-    def handover(self, peer: PeerCredentials, name: str | None, address: str) -> JoinToken:
+    def handover(self, peer: PeerCredentials, name: str | None) -> JoinToken:
         """Return a short-lived join token for a process the kernel vouches for, to be handed to what it becomes.
 
         Raises:
@@ -214,7 +194,7 @@ class Authority:
         """
         with self._refusals("attest", f"uid:{peer.uid}"):
             entry = choose(self.registry.entries(), self._attestor.attest(peer), name)
-            return self._token(entry.name, address, HANDOVER_SECONDS, f"uid:{peer.uid}")
+            return self._token(entry.name, HANDOVER_SECONDS, f"uid:{peer.uid}")
 
     def renew(self, peer: SvidInfo, csr: bytes) -> Grant:
         """Next SVID for the holder of a current one.
@@ -241,6 +221,7 @@ class Authority:
             dict(entry.labels),
             self.feed_key.public.raw,
             self.state.keyring.pseudonym_key(),
+            self.address,
             self.config.policy.root_namespace,
             self.config.policy.aliases,
         )
@@ -269,17 +250,17 @@ class Authority:
         self.command(actor, "entry.removed", name=name)
         self.registry.remove(name)
 
-    def token(self, name: str, address: str, actor: str, ttl: float | None = None) -> JoinToken:
+    def token(self, name: str, actor: str, ttl: float | None = None) -> JoinToken:
         """Return a join token for an entry.
 
         Raises:
             IdentityError: HBK-213 there is no such entry.
         """
         self.registry.entry(name)
-        return self._token(name, address, ttl or self.config.authority.token_seconds, actor)
+        return self._token(name, ttl or self.config.authority.token_seconds, actor)
 
-    def _token(self, name: str, address: str, ttl: float, actor: str) -> JoinToken:
-        token = JoinToken.create(address, fingerprint(self.ca.root_der))
+    def _token(self, name: str, ttl: float, actor: str) -> JoinToken:
+        token = JoinToken.create(self.address, fingerprint(self.ca.root_der))
         self.record("identity.token", actor=actor, data={"entry": name, "seconds": ttl})
         self.store.commit(Write(rows=(grant(token, name, ttl=ttl, clock=self._clock),)))
         return token
@@ -364,12 +345,6 @@ class Authority:
         self.recorder.close()
         self.store.close()
         self.state.close()
-
-
-class BundleBody(msgspec.Struct, frozen=True):
-    """Body of `bundles`."""
-
-    roots: Mapping[str, tuple[bytes, ...]]
 
 
 class _Refusals:

@@ -75,6 +75,12 @@ class PolicyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     aliases: tuple[str, ...] = ()
 
 
+class BundleBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of `bundles`: roots by trust domain, DER."""
+
+    roots: dict[str, tuple[bytes, ...]]
+
+
 class RevocationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of `revocations`: SPIFFE ids, and serials in lower-case hex."""
 

@@ -1,0 +1,213 @@
+"""What an administrator may do, over the authority's own Unix socket. Each command is recorded under `uid:N`.
+
+The socket is in a directory of mode 0700; on top the caller's uid, as the kernel tells it, has to be the authority's
+own or root. Errors carry their details: whoever gets here owns the authority.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from hauberk.authority.authority import Authority
+from hauberk.core.event import Entry
+from hauberk.core.ports import PeerCredentials
+from hauberk.core.spiffe import SpiffeId
+from hauberk.core.wire import EntryForm, PolicyForm, PolicyName, RevokeForm, TokenForm, TokenReply
+from hauberk.errors import EdgeError, HauberkError, IdentityError
+from hauberk.identity.registration import RegistrationEntry
+from hauberk.records.view import entry_view
+
+MAX_BODY = 32 * 1024 * 1024
+MAX_LISTED = 1_000
+_Form = TypeVar("_Form")
+Command = Callable[[Request, str, bytes], object]
+
+
+def _actor(request: Request) -> str:
+    peer = request.scope.get("extensions", {}).get("hauberk", {}).get("local")
+    if not isinstance(peer, PeerCredentials) or peer.uid not in {0, os.geteuid()}:
+        raise IdentityError("HBK-212", "not the administrator")
+    return f"uid:{peer.uid}"
+
+
+def _decode(data: bytes, form: type[_Form]) -> _Form:
+    try:
+        return msgspec.json.decode(data, type=form)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise EdgeError("HBK-401", str(error)[:200]) from None
+
+
+def _failure(error: HauberkError) -> Response:
+    context: dict[str, Any] = {key: _plain(value) for key, value in error.context.items()}
+    body = msgspec.json.encode({"code": error.code, "detail": error.detail, "context": context})
+    return Response(body, error.status, media_type="application/problem+json")
+
+
+def _plain(value: object) -> object:
+    try:
+        msgspec.json.encode(value)
+    except TypeError:
+        return str(value)
+    return value
+
+
+def _endpoint(command: Command) -> Callable[[Request], Any]:
+    async def serve(request: Request) -> Response:
+        try:
+            actor = _actor(request)
+            body = await _body(request)
+            value = await run_in_threadpool(command, request, actor, body)
+        except HauberkError as error:
+            return _failure(error)
+        return Response(msgspec.json.encode(value), media_type="application/json")
+
+    return serve
+
+
+async def _body(request: Request) -> bytes:
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > MAX_BODY:
+            raise EdgeError("HBK-404", "too large", bytes=MAX_BODY)
+    return bytes(data)
+
+
+def _entries(authority: Authority) -> list[Route]:
+    def listed(_request: Request, _actor: str, _body: bytes) -> object:
+        return [_entry_data(entry) for entry in authority.registry.entries()]
+
+    def add(_request: Request, actor: str, body: bytes) -> object:
+        form = _decode(body, EntryForm)
+        entry = RegistrationEntry(
+            name=form.name,
+            spiffe_id=SpiffeId.service(authority.config.trust_domain, form.namespace, form.account),
+            selectors=frozenset(form.selectors),
+            labels=form.labels,
+            ttl=form.ttl or authority.config.authority.svid_seconds,
+        )
+        authority.add_entry(entry, actor)
+        return _entry_data(entry)
+
+    def remove(request: Request, actor: str, _body: bytes) -> object:
+        authority.remove_entry(request.path_params["name"], actor)
+        return {"removed": request.path_params["name"]}
+
+    def token(_request: Request, actor: str, body: bytes) -> object:
+        form = _decode(body, TokenForm)
+        return TokenReply(authority.token(form.entry, actor, form.ttl).text())
+
+    return [
+        Route("/admin/entries", _endpoint(listed), methods=["GET"]),
+        Route("/admin/entries", _endpoint(add), methods=["POST"]),
+        Route("/admin/entries/{name}", _endpoint(remove), methods=["DELETE"]),
+        Route("/admin/tokens", _endpoint(token), methods=["POST"]),
+    ]
+
+
+def _entry_data(entry: RegistrationEntry) -> Mapping[str, object]:
+    return {
+        "name": entry.name,
+        "spiffe_id": str(entry.spiffe_id),
+        "selectors": sorted(entry.selectors),
+        "labels": dict(entry.labels),
+        "ttl": entry.ttl,
+    }
+
+
+def _policies(authority: Authority) -> list[Route]:
+    def export(_request: Request, _actor: str, _body: bytes) -> object:
+        current = authority.policies.current()
+        return {"revision": authority.publisher.number, "digest": current.digest, "text": current.export()}
+
+    def apply(_request: Request, actor: str, body: bytes) -> object:
+        form = _decode(body, PolicyForm)
+        files = [(file.name, file.text) for file in form.files]
+        return authority.apply_policies(files, actor, force=form.force, replace=form.replace)
+
+    def remove(_request: Request, actor: str, body: bytes) -> object:
+        form = _decode(body, PolicyName)
+        return {"revision": authority.remove_policy(form.kind, form.namespace, form.name, actor)}
+
+    return [
+        Route("/admin/policies", _endpoint(export), methods=["GET"]),
+        Route("/admin/policies", _endpoint(apply), methods=["POST"]),
+        Route("/admin/policies/remove", _endpoint(remove), methods=["POST"]),
+    ]
+
+
+def _identities(authority: Authority) -> list[Route]:
+    def svids(_request: Request, _actor: str, _body: bytes) -> object:
+        return list(authority.registry.svids())
+
+    def revoke(_request: Request, actor: str, body: bytes) -> object:
+        form = _decode(body, RevokeForm)
+        number = authority.revoke(actor, ids=form.ids, serials=form.serials, restore=form.restore)
+        return {"number": number, "revoked": authority.revocations}
+
+    def renew(_request: Request, actor: str, _body: bytes) -> object:
+        return {"number": authority.renew_all(actor)}
+
+    return [
+        Route("/admin/svids", _endpoint(svids), methods=["GET"]),
+        Route("/admin/revocations", _endpoint(revoke), methods=["POST"]),
+        Route("/admin/renewal", _endpoint(renew), methods=["POST"]),
+    ]
+
+
+def _ledger(authority: Authority) -> list[Route]:
+    def listed(request: Request, _actor: str, _body: bytes) -> object:
+        query = request.query_params
+        limit = _number(query.get("limit", "50"))
+        size = authority.ledger.head().size
+        after = _number(query["after"]) if "after" in query else max(-1, size - 1 - limit)
+        found = authority.ledger.entries(
+            after=after, stream=query.get("stream"), kind=query.get("type"), limit=min(limit, MAX_LISTED)
+        )
+        return [entry_view(entry) for entry in _with_incident(found, query.get("incident", ""))]
+
+    def proof(request: Request, _actor: str, _body: bytes) -> object:
+        return authority.ledger.proof(_number(request.path_params["position"]))
+
+    def checkpoint(_request: Request, _actor: str, _body: bytes) -> object:
+        return {"checkpoint": authority.ledger.checkpoint(), "key": authority.ledger.verifier}
+
+    return [
+        Route("/admin/ledger", _endpoint(listed), methods=["GET"]),
+        Route("/admin/ledger/checkpoint", _endpoint(checkpoint), methods=["GET"]),
+        Route("/admin/ledger/{position}/proof", _endpoint(proof), methods=["GET"]),
+    ]
+
+
+def _with_incident(entries: Iterator[Entry], incident: str) -> Iterator[Entry]:
+    if not incident:
+        return entries
+    return islice((entry for entry in entries if f'"incident":"{incident}"'.encode() in entry.meta), 1)
+
+
+def _number(text: str) -> int:
+    if not text.lstrip("-").isdecimal() or len(text) > 18:  # noqa: PLR2004  # digits of a 64-bit number
+        raise EdgeError("HBK-401", "a number is needed", found=text[:20])
+    return int(text)
+
+
+def admin_routes(authority: Authority) -> list[Route]:
+    """Return every route of the admin socket."""
+
+    def status(_request: Request, _actor: str, _body: bytes) -> object:
+        return authority.status()
+
+    return [
+        Route("/admin/status", _endpoint(status), methods=["GET"]),
+        *_entries(authority),
+        *_policies(authority),
+        *_identities(authority),
+        *_ledger(authority),
+    ]

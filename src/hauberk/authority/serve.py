@@ -1,0 +1,159 @@
+"""Running the authority: three listeners on one loop, its own identity renewed, drained on a signal.
+
+Incoming connections of the mesh pass the same guards as those of any service, under the policies of `api.POLICY`.
+"""
+
+import asyncio
+import json
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from hauberk.authority.api import POLICY, admin_app, mesh_app, workload_app
+from hauberk.authority.authority import ACCOUNT, NAMESPACE, Authority
+from hauberk.core.call import Workload
+from hauberk.core.clock import SYSTEM_CLOCK
+from hauberk.core.config import Config
+from hauberk.crypto.x509 import fingerprint
+from hauberk.errors import HauberkError
+from hauberk.identity.revocation import NO_REVOCATIONS
+from hauberk.identity.source import SvidSource, renew_at
+from hauberk.integrations.asgi import protect
+from hauberk.integrations.uvicorn import Server
+from hauberk.policy.parse import parse_documents
+from hauberk.policy.set import PolicySet
+from hauberk.records.fold import Folder
+from hauberk.runtime import Runtime
+from hauberk.transport.contexts import server_context
+
+RECORDS_FACTOR = 4  # a batch of records may be this many times the limit of other bodies
+_RETRY = 5.0  # seconds after a renewal of the own identity failed
+
+
+class _Kept:
+    """A recorder that stays open when the runtime that uses it closes: it is the authority's."""
+
+    def __init__(self, inner: Folder) -> None:
+        self.submit = inner.submit
+        self.offer = inner.offer
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Do nothing."""
+
+
+def _runtime(authority: Authority, source: SvidSource) -> Runtime:
+    """The guards in front of the authority's own TLS listener."""
+    config = authority.config
+    policies = PolicySet.of(
+        parse_documents(POLICY, file="built in"), root_namespace=NAMESPACE, trust_domain=config.trust_domain
+    )
+    limits = msgspec.structs.replace(config.limits, body_bytes=config.limits.body_bytes * RECORDS_FACTOR)
+    runtime = Runtime(
+        config=msgspec.structs.replace(config, limits=limits),
+        workload=Workload(NAMESPACE, ACCOUNT),
+        policies=policies,
+        recorder=_Kept(authority.recorder),
+        pseudonyms=authority.state.keyring.pseudonyms(),
+        source=source,
+        record_allows=False,
+    )
+
+    def follow() -> None:
+        if runtime.revocations != authority.revocations:
+            runtime.revoke(authority.revocations)
+
+    authority.publisher.listen(follow)
+    if authority.revocations != NO_REVOCATIONS:
+        follow()
+    return runtime
+
+
+async def _renewing(authority: Authority, source: SvidSource) -> None:
+    """Renew the authority's own identity at half its life."""
+    while True:
+        await asyncio.sleep(max(0.0, renew_at(source.current().svid) - SYSTEM_CLOCK.time()))
+        try:
+            await asyncio.to_thread(authority.renew_own, source)
+        except HauberkError:
+            await asyncio.sleep(_RETRY)
+
+
+def _facts(authority: Authority, port: int) -> Mapping[str, object]:
+    state, config = authority.state, authority.config
+    return {
+        "trust_domain": config.trust_domain,
+        "address": f"{config.authority.host}:{port}",
+        "root": fingerprint(authority.ca.root_der),
+        "workload_socket": str(state.path / "workload.sock"),
+        "admin_socket": str(state.private / "admin.sock"),
+        "ledger": str(state.database),
+        "ledger_key": authority.ledger.verifier,
+    }
+
+
+async def run(authority: Authority, on_ready: Callable[[Mapping[str, object]], None], stop: asyncio.Event) -> None:
+    """Serve until `stop` is set, then drain.
+
+    Args:
+        authority: an open one; stays open.
+        on_ready: told the facts once every listener accepts connections.
+        stop: ends it.
+    """
+    source = await asyncio.to_thread(authority.own_source)
+    runtime = _runtime(authority, source)
+    tls = server_context(
+        source, require_client=False, send_root=True, on_failure=runtime.report_handshake, admit=runtime.admit
+    )
+    config, state = authority.config, authority.state
+    mesh = Server(
+        protect(mesh_app(authority), runtime),
+        host=config.authority.host,
+        port=config.authority.port,
+        tls=tls,
+        connections=runtime.connections,
+        on_violation=runtime.report_violation,
+        limits=runtime.limits,
+        max_age=runtime.max_age,
+        keep_alive=60,
+        drain_seconds=1.0,
+    )
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(mesh)
+        authority.address = f"{config.authority.host}:{mesh.port}"
+        # The admin socket comes last: who can ask it for the status finds everything else ready.
+        sockets = [(workload_app(authority), state.path / "workload.sock", 0o666)]
+        sockets.append((admin_app(authority), state.private / "admin.sock", 0o600))
+        facts = _facts(authority, mesh.port)
+        state.publish("authority.json", json.dumps({**facts, "admin_socket": None}).encode())
+        for app, path, mode in sockets:
+            await stack.enter_async_context(Server(app, uds=path, uds_mode=mode, drain_seconds=1.0))
+        renewing = asyncio.create_task(_renewing(authority, source))
+        on_ready(facts)
+        await stop.wait()
+        renewing.cancel()
+    runtime.close()
+
+
+def up(directory: Path, config: Config, on_ready: Callable[[Mapping[str, object]], None]) -> None:
+    """Open the authority, serve until SIGINT or SIGTERM, drain, close.
+
+    Raises:
+        HauberkError: see `Authority`; HBK-901 an address is in use.
+    """
+
+    async def main() -> None:
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        await run(authority, on_ready, stop)
+
+    authority = Authority(directory, config)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main())
+    finally:
+        authority.close()
