@@ -122,7 +122,8 @@ class Runtime:
         self.connections = Connections(clock=clock)
         self.stream = f"/services/{workload.namespace}/{workload.account}"
         self._clock = clock
-        self._on_close = tuple(on_close)
+        self._on_close = list(on_close)
+        self._more_status: list[Callable[[], Mapping[str, object]]] = []
         self._record_allows = record_allows
         self._lock = threading.Lock()  # guards exchanges of _engine and _revocations
         self._closed = False
@@ -342,7 +343,7 @@ class Runtime:
     def status(self) -> Mapping[str, object]:
         """Return what is in force, as plain data."""
         engine, source = self._engine, self.source
-        return {
+        status: dict[str, object] = {
             "service": self.stream.removeprefix("/services/"),
             "identity": str(source.spiffe_id) if source else None,
             "guards": [guard.name for guard in self.guards],
@@ -356,6 +357,21 @@ class Runtime:
             "connections": len(self.connections),
             "insecure": list(self.config.insecure()),
         }
+        for more in self._more_status:
+            status.update(more())
+        return status
+
+    def attach(
+        self,
+        *,
+        status: Callable[[], Mapping[str, object]] | None = None,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        """Join something to this runtime's life: its part of `status`, and what to do at the end."""
+        if status is not None:
+            self._more_status.append(status)
+        if on_close is not None:
+            self._on_close.append(on_close)
 
     def close(self) -> None:
         """Write what waits to be recorded and release everything. Closing twice is fine."""

@@ -52,7 +52,7 @@ class FeedState:
         """Take a message and return the resources that changed, by name.
 
         Raises:
-            PolicyError: HBK-304 older than what is in force, HBK-305 not genuine, a replay, or with a gap; nothing changes.
+            PolicyError: HBK-304 older than what is in force, HBK-305 not genuine, a replay, or a gap; nothing changes.
         """
         message = open_message(wire, self._key)
         self._check(message)

@@ -1,7 +1,7 @@
 """The authority on the wire: three small applications, one per listener.
 
-* TLS: `/v1/join` for anybody with a token; `/v1/renew`, `/v1/feed`, `/v1/records` for holders of an SVID. It sits behind
-  the same guards as any service (`hauberk.protect`), with `POLICY` below.
+* TLS: `/v1/join` for anybody with a token; `/v1/renew`, `/v1/feed`, `/v1/records` for holders of an SVID. It sits
+  behind the same guards as any service (`hauberk.protect`), with `POLICY` below.
 * Workload socket: `/v1/attest` and `/v1/handover` for processes of this machine, attested by the kernel.
 * Admin socket: everything else, for the user who runs the authority.
 
@@ -10,6 +10,7 @@ Callers of the first two learn a code and its constant text; the administrator l
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -158,10 +159,8 @@ class FeedPoll:
             raise EdgeError("HBK-401", "after is a number")
         changed = self._changed
         if int(after) == self._authority.publisher.number:
-            try:
+            with suppress(TimeoutError):  # silence: a heartbeat goes out
                 await asyncio.wait_for(changed.wait(), HEARTBEAT)
-            except TimeoutError:
-                pass
         wire = await run_in_threadpool(self._authority.publisher.message, int(after))
         return Response(wire, media_type="application/msgpack")
 

@@ -72,12 +72,14 @@ class RecordsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     Args:
         queue: events waiting in memory before callers are slowed down.
+        spool: directory of the on-disk spool; empty means `spool` in the state directory.
         spool_bytes: size of the on-disk spool used while the authority is away, in bytes.
         fold_rate: equal denials per caller, rule and second that get an entry of their own; the rest are counted.
         insecure_unrecorded: go on when an event can be recorded nowhere, instead of refusing the call.
     """
 
     queue: Count = 10_000
+    spool: str = ""
     spool_bytes: Count = 67_108_864
     fold_rate: Count = 10
     insecure_unrecorded: bool = False

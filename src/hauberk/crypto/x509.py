@@ -92,10 +92,11 @@ class WorkloadKey:
         """SubjectPublicKeyInfo, DER; equals `SvidInfo.public_key` of an SVID issued for this key."""
         return self._key.public_key().public_bytes(_DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
-    def request(self, spiffe_id: SpiffeId) -> bytes:
-        """Return a PKCS #10 request (RFC 2986) for this id, DER, signed by this key."""
+    def request(self, spiffe_id: SpiffeId | None) -> bytes:
+        """Return a PKCS #10 request (RFC 2986) in DER, signed by this key; None asks for whatever id is ours."""
         builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
-        builder = builder.add_extension(_uri_san(spiffe_id), critical=True)
+        if spiffe_id is not None:
+            builder = builder.add_extension(_uri_san(spiffe_id), critical=True)
         return builder.sign(self._key, hashes.SHA256()).public_bytes(_DER)
 
     def __repr__(self) -> str:
