@@ -26,7 +26,7 @@ from hauberk.core.feed import (
     RevocationBody,
 )
 from hauberk.crypto.signing import VerifyKey
-from hauberk.crypto.x509 import parse_svid
+from hauberk.crypto.x509 import BACKDATE, parse_svid
 from hauberk.errors import HauberkError
 from hauberk.identity.bundle import BundleSet, TrustBundle
 from hauberk.identity.revocation import Revocations
@@ -130,7 +130,7 @@ class Follower:
 
     def _renewal(self, resource: Resource) -> None:
         body = msgspec.json.decode(resource.body, type=RenewalBody)
-        issued = self._source.current().svid.not_before
+        issued = self._source.current().svid.not_before + BACKDATE + 1  # certificates keep whole seconds
         if issued < body.issued_before and self.ready.is_set():
             self._renew_now.set()
 

@@ -10,8 +10,14 @@ from hauberk.cli._output import fail
 from hauberk.errors import HauberkError
 
 _COMMANDS = {
+    "config": ("hauberk.cli.config:config", "Show every setting and where it comes from."),
+    "entry": ("hauberk.cli.entry:entry", "Register workloads and make join tokens."),
     "ledger": ("hauberk.cli.ledger:ledger", "Verify and read the audit ledger."),
-    "policy": ("hauberk.cli.policy:policy", "Lint, explain, test and compare policies."),
+    "policy": ("hauberk.cli.policy:policy", "Lint, explain, test, compare and apply policies."),
+    "run": ("hauberk.cli.run:run", "Give a program its identity and run it."),
+    "status": ("hauberk.cli.status:status", "Show what the authority has in force."),
+    "svid": ("hauberk.cli.svid:svid", "List, renew and revoke identities."),
+    "up": ("hauberk.cli.up:up", "Run the authority."),
 }
 
 

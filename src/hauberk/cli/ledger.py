@@ -1,0 +1,124 @@
+"""`hauberk ledger`: verify offline, read through the authority."""
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import click
+
+from hauberk.adapters.sqlite import open_readonly
+from hauberk.agent.state import read_facts
+from hauberk.cli._authority import directory_option, fetch, settings
+from hauberk.cli._output import Exit, emit, json_option, note
+from hauberk.errors import RecordsError, Tampered
+from hauberk.records.verify import verify_store
+from hauberk.records.view import entry_line
+
+
+@click.group()
+def ledger() -> None:
+    """Verify and read the audit ledger."""
+
+
+@ledger.command("verify")
+@click.argument("path", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--key", required=True, help="The log's verifier key (NAME+HASH+KEY), or a file that holds it.")
+@click.option("--checkpoint", type=click.Path(path_type=Path, exists=True), help="A signed checkpoint from before.")
+@json_option
+def verify(path: Path, key: str, checkpoint: Path | None, as_json: bool) -> None:  # noqa: FBT001  # click's flag
+    """Verify a ledger offline, from public material alone. Exit status 1 names the first bad position."""
+    key_text = key if "+" in key else _read(key)
+    known = checkpoint.read_text("utf-8") if checkpoint else ""
+    store = open_readonly(path)
+    try:
+        report = verify_store(store, key_text.strip(), known=known)
+    except Tampered as found:
+        position = found.context.get("position")
+        data = {"verified": False, "code": found.code, "position": position, "why": found.detail}
+        emit(data, as_json=as_json, text=f"TAMPERED at position {position}: {found.detail} [{found.code}]")
+        raise SystemExit(Exit.FINDING) from None
+    finally:
+        store.close()
+    text = f"verified {report.size} entries in {report.streams} streams of {report.origin}\nroot {report.root}"
+    emit({"verified": True, "report": report}, as_json=as_json, text=text)
+
+
+def _read(name: str) -> str:
+    try:
+        return Path(name).read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise RecordsError("HBK-711", "neither a key nor a file that holds one") from None
+
+
+@ledger.command("list")
+@click.option("--stream", default=None, help="Only this stream, such as /services/production/order-service.")
+@click.option("--type", "kind", default=None, help="Only this type, such as policy.denied.")
+@click.option("--after", type=int, default=None, help="Only positions above this one.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@directory_option
+@json_option
+def listed(  # noqa: PLR0917  # click passes one argument per option
+    stream: str | None,
+    kind: str | None,
+    after: int | None,
+    limit: int,
+    directory: Path | None,
+    as_json: bool,  # noqa: FBT001  # click's flag
+) -> None:
+    """Show entries; without --after the last ones."""
+    wanted: dict[str, Any] = {"stream": stream, "type": kind, "after": after, "limit": limit}
+    found = fetch(directory, "GET", "/admin/ledger" + _query(wanted))
+    emit(found, as_json=as_json, text="\n".join(entry_line(view) for view in found))
+
+
+@ledger.command("show")
+@click.argument("position", type=int, required=False)
+@click.option("--incident", default=None, help="The incident id a caller was told.")
+@directory_option
+@json_option
+def show(position: int | None, incident: str | None, directory: Path | None, as_json: bool) -> None:  # noqa: FBT001  # click's flag
+    """Show one entry, by position or by incident."""
+    if (position is None) == (incident is None):
+        raise click.UsageError("give a position or --incident")
+    wanted = (
+        {"after": -1, "incident": incident, "limit": 1000} if incident else {"after": (position or 0) - 1, "limit": 1}
+    )
+    found = fetch(directory, "GET", "/admin/ledger" + _query(wanted))
+    if not found or (position is not None and found[0]["position"] != position):
+        note("error: no such entry")
+        raise SystemExit(Exit.FINDING)
+    lines = [f"{key:<10} {value}" for key, value in found[0].items()]
+    emit(found[0], as_json=as_json, text="\n".join(lines))
+
+
+@ledger.command("proof")
+@click.argument("position", type=click.IntRange(min=0))
+@directory_option
+@json_option
+def proof(position: int, directory: Path | None, as_json: bool) -> None:  # noqa: FBT001  # click's flag
+    """Print the proof that an entry is in the log: leaf, audit path and signed checkpoint."""
+    found = fetch(directory, "GET", f"/admin/ledger/{position}/proof")
+    lines = [f"leaf {found['leaf']}", *(f"path {step}" for step in found["path"]), "", found["checkpoint"]]
+    emit(found, as_json=as_json, text="\n".join(lines))
+
+
+@ledger.command("checkpoint")
+@directory_option
+@json_option
+def checkpoint(directory: Path | None, as_json: bool) -> None:  # noqa: FBT001  # click's flag
+    """Print the signed checkpoint. Keep it elsewhere: with it a later rollback is found."""
+    found = fetch(directory, "GET", "/admin/ledger/checkpoint")
+    emit(found, as_json=as_json, text=found["checkpoint"].rstrip("\n") + "\n" if found["checkpoint"] else "")
+
+
+@ledger.command("key")
+@directory_option
+@json_option
+def key(directory: Path | None, as_json: bool) -> None:  # noqa: FBT001  # click's flag
+    """Print the log's public verifier key."""
+    facts = read_facts(Path(settings(directory).directory))
+    emit({"key": facts.ledger_key, "ledger": facts.ledger}, as_json=as_json, text=facts.ledger_key)
+
+
+def _query(wanted: dict[str, Any]) -> str:
+    return "?" + urlencode({name: value for name, value in wanted.items() if value is not None})
