@@ -1,0 +1,116 @@
+"""What a value of a field may look like; mirrors Istio's validation (pkg/config/validation, pkg/config/security)."""
+
+import ipaddress
+import re
+from collections.abc import Callable
+
+from hauberk.policy._reader import Reader
+
+MAX_PORT = 65_535
+MAX_ACCOUNTS = 16
+MAX_ACCOUNT = 320
+_SEGMENT = re.compile(r"(?:[A-Za-z0-9._~!$&'()+,;=:@-]|%[0-9A-Fa-f]{2})*\Z")  # RFC 3986 pchar without "*"
+_HEADER = re.compile(r"request\.headers\[[^\[\]]+\]\Z")
+_CLAIMS = re.compile(r"request\.auth\.claims(?:\[[^\[\]]+\])+\Z")
+_ENVOY = re.compile(r"experimental\.envoy\.filters\..+\[.+\]\Z")
+PLAIN_KEYS = frozenset(
+    {
+        "source.ip",
+        "remote.ip",
+        "source.namespace",
+        "source.serviceAccount",
+        "source.trustDomain",
+        "source.principal",
+        "request.auth.principal",
+        "request.auth.audiences",
+        "request.auth.presenter",
+        "destination.ip",
+        "destination.port",
+        "connection.sni",
+    }
+)
+
+
+def check_ports(field: Reader, values: tuple[str, ...]) -> None:
+    """Numbers from 1 to 65535, in quotes."""
+    for value in values:
+        if not value.isdecimal() or not 1 <= int(value) <= MAX_PORT:
+            raise field.error(f"not a port: {value[:40]}")
+
+
+def check_ips(field: Reader, values: tuple[str, ...]) -> None:
+    """Addresses or CIDR blocks."""
+    for value in values:
+        try:
+            ipaddress.ip_network(value, strict=False)
+        except ValueError:
+            raise field.error(f"not an address or CIDR block: {value[:60]}") from None
+
+
+def is_template(path: str) -> bool:
+    """Tell whether a path uses `{*}` or `{**}`."""
+    return "{" in path or "}" in path
+
+
+def check_paths(field: Reader, values: tuple[str, ...]) -> None:
+    """Templates follow Envoy's rules: an operator is alone in its segment, `{**}` is the last, nothing else is special."""
+    for value in values:
+        if is_template(value):
+            _check_template(field, value)
+
+
+def _check_template(field: Reader, value: str) -> None:
+    if not value.startswith("/"):
+        raise field.error(f"a path template starts with a slash: {value[:80]}")
+    segments = value[1:].split("/")
+    for at, segment in enumerate(segments):
+        if segment == "{**}":
+            if at != len(segments) - 1:
+                raise field.error("{**} has to be the last operator and segment")
+        elif segment != "{*}" and not _SEGMENT.match(segment):
+            raise field.error(f"an operator has to be alone in its segment: {segment[:40]}")
+
+
+def check_accounts(field: Reader, values: tuple[str, ...]) -> None:
+    """`NS/SA` or `SA`, no wildcard."""
+    if len(values) > MAX_ACCOUNTS:
+        raise field.error(f"at most {MAX_ACCOUNTS} service accounts")
+    for value in values:
+        parts = value.split("/")
+        if "*" in value or len(value) > MAX_ACCOUNT or len(parts) > 2 or not all(parts):  # noqa: PLR2004  # NS/SA
+            raise field.error(f"not NAMESPACE/ACCOUNT or ACCOUNT: {value[:80]}")
+
+
+def check_domains(field: Reader, values: tuple[str, ...]) -> None:
+    """A trust domain, with at most one `*` at an end."""
+    for value in values:
+        middle = value[1:] if value.startswith("*") else value[:-1] if value.endswith("*") else value
+        if "/" in value or "*" in middle:
+            raise field.error(f"not a trust domain pattern: {value[:80]}")
+
+
+def check_key(field: Reader, key: str) -> None:
+    """One of the condition keys there are."""
+    if key in PLAIN_KEYS or _HEADER.match(key) or _CLAIMS.match(key):
+        return
+    if _ENVOY.match(key):
+        raise field.error("conditions on Envoy's filter metadata are only known to Envoy", code="HBK-302")
+    raise field.error(f"unknown condition key: {key[:80]}")
+
+
+CHECKS: dict[str, Callable[[Reader, tuple[str, ...]], None]] = {
+    "ports": check_ports,
+    "ip_blocks": check_ips,
+    "remote_ip_blocks": check_ips,
+    "paths": check_paths,
+    "service_accounts": check_accounts,
+    "trust_domains": check_domains,
+}
+CONDITION_CHECKS: dict[str, Callable[[Reader, tuple[str, ...]], None]] = {
+    "source.ip": check_ips,
+    "remote.ip": check_ips,
+    "destination.ip": check_ips,
+    "destination.port": check_ports,
+    "source.serviceAccount": check_accounts,
+    "source.trustDomain": check_domains,
+}

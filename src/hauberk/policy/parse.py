@@ -1,0 +1,288 @@
+"""From YAML to documents. What Istio's validation rejects is refused here, with file, line and the field's path.
+
+Nothing is ignored: an unknown field, a number where a string belongs, a repeated key, an alias, a tag or an empty
+`from` refuses the whole text, because a rule that lost a field silently is wider than what was meant.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from hauberk.policy._reader import Reader, documents
+from hauberk.policy._values import CHECKS, CONDITION_CHECKS, MAX_PORT, check_key
+from hauberk.policy.model import (
+    OPERATION_FIELDS,
+    SOURCE_FIELDS,
+    Action,
+    AuthorizationPolicy,
+    Condition,
+    Document,
+    Operation,
+    PeerAuthentication,
+    Place,
+    RequestAuthentication,
+    Rule,
+    Source,
+)
+
+MAX_RULES = 512
+MAX_FROM = 512
+MAX_REFS = 16
+MAX_LABEL = 63
+_VERSIONS = frozenset({"security.istio.io/v1", "security.istio.io/v1beta1"})
+_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\Z")  # RFC 1123 subdomain
+_METADATA = frozenset(
+    {
+        "name", "namespace", "labels", "annotations", "creationTimestamp", "generation", "resourceVersion", "uid",
+        "managedFields", "ownerReferences", "selfLink", "finalizers",
+    }
+)  # fmt: skip
+_MODES = frozenset({"UNSET", "DISABLE", "PERMISSIVE", "STRICT"})
+_DRY_RUN = "istio.io/dry-run"
+_JWT_FIELDS = frozenset(
+    {
+        "issuer", "audiences", "jwksUri", "jwks", "fromHeaders", "fromParams", "fromCookies", "outputPayloadToHeader",
+        "forwardOriginalToken", "outputClaimToHeaders", "timeout", "spaceDelimitedClaims",
+    }
+)  # fmt: skip
+
+
+def parse_documents(text: str, *, file: str = "<policy>") -> tuple[Document, ...]:
+    """Parse every document of a YAML text.
+
+    Args:
+        text: the YAML.
+        file: its name, for messages.
+
+    Raises:
+        PolicyError: HBK-301 not valid, HBK-302 valid but not enforced here; `context` has file, line and field.
+    """
+    return tuple(_document(reader) for reader in documents(text, file))
+
+
+def _document(reader: Reader) -> Document:
+    fields = reader.fields({"apiVersion", "kind", "metadata", "spec", "status"})
+    for name in ("apiVersion", "kind", "metadata"):
+        if name not in fields:
+            raise reader.error("the field is missing", field=name)
+    if fields["apiVersion"].text() not in _VERSIONS:
+        raise fields["apiVersion"].error("not security.istio.io/v1 or v1beta1")
+    kind = fields["kind"].text()
+    parse = _KINDS.get(kind)
+    if parse is None:
+        raise fields["kind"].error(f"not a policy kind: {kind[:60]}")
+    common = _metadata(fields["metadata"])
+    common["place"] = Place(reader.file, reader.line)
+    return parse(reader, fields.get("spec"), common)
+
+
+def _metadata(reader: Reader) -> dict[str, Any]:
+    fields = reader.fields(_METADATA)
+    if "name" not in fields:
+        raise reader.error("the field is missing", field="name")
+    found = {"name": fields["name"].text(), "namespace": "default"}
+    if "namespace" in fields:
+        found["namespace"] = fields["namespace"].text()
+    for name, value in found.items():
+        if not _NAME.match(value):
+            raise fields[name].error(f"not a Kubernetes name: {value[:80]}")
+    annotations = fields["annotations"].fields() if "annotations" in fields else {}
+    return {**found, "annotations": {name: value.text() for name, value in annotations.items()}}
+
+
+def _selector(reader: Reader | None) -> Mapping[str, str] | None:
+    if reader is None:
+        return None
+    labels = reader.fields({"matchLabels"}).get("matchLabels")
+    if labels is None:
+        return {}
+    found = {name: value.text() for name, value in labels.fields().items()}
+    for name, value in found.items():
+        if not name or "*" in name or "*" in value or len(value) > MAX_LABEL:
+            raise labels.error("a label is empty, too long, or has a wildcard", field=name[:80])
+    return found
+
+
+def _target_refs(fields: Mapping[str, Reader]) -> tuple[Mapping[str, str], ...]:
+    readers = fields["targetRefs"].items() if "targetRefs" in fields else []
+    readers += [fields["targetRef"]] if "targetRef" in fields else []
+    if readers and "selector" in fields:
+        raise fields["selector"].error("selector and targetRefs exclude each other")
+    if len(readers) > MAX_REFS:
+        raise fields["targetRefs"].error(f"at most {MAX_REFS} targetRefs")
+    refs = []
+    for reader in readers:
+        ref = {name: it.text() for name, it in reader.fields({"group", "kind", "name", "namespace"}).items()}
+        if not ref.get("kind") or not ref.get("name"):
+            raise reader.error("kind and name are needed")
+        refs.append(ref)
+    return tuple(refs)
+
+
+def _authorization(_reader: Reader, spec: Reader | None, common: dict[str, Any]) -> AuthorizationPolicy:
+    allowed = {"selector", "targetRef", "targetRefs", "action", "rules", "provider"}
+    fields = spec.fields(allowed) if spec is not None else {}
+    action = _action(fields)
+    rules = fields["rules"].items() if "rules" in fields else []
+    if len(rules) > MAX_RULES:
+        raise fields["rules"].error(f"at most {MAX_RULES} rules")
+    if action is Action.DENY and not rules and spec is not None:
+        raise spec.error("a DENY without rules would never match", field="rules")
+    return AuthorizationPolicy(
+        namespace=common["namespace"],
+        name=common["name"],
+        action=action,
+        rules=tuple(_rule(rule, common["namespace"]) for rule in rules),
+        selector=_selector(fields.get("selector")),
+        target_refs=_target_refs(fields),
+        dry_run=_dry_run(_reader, common["annotations"]),
+        place=common["place"],
+    )
+
+
+def _action(fields: Mapping[str, Reader]) -> Action:
+    text = fields["action"].text() if "action" in fields else "ALLOW"
+    if text == "CUSTOM":
+        raise fields["action"].error("CUSTOM calls an external authorizer, which is not enforced yet", code="HBK-302")
+    if "provider" in fields:
+        raise fields["provider"].error("only CUSTOM has a provider")
+    if text not in Action.__members__:
+        raise fields["action"].error(f"unknown action: {text[:40]}")
+    return Action(text)
+
+
+def _dry_run(reader: Reader, annotations: Mapping[str, str]) -> bool:
+    value = annotations.get(_DRY_RUN, "false")
+    if value not in {"true", "false"}:
+        raise reader.error("true or false is needed", field=f"metadata.annotations.{_DRY_RUN}")
+    return value == "true"
+
+
+def _rule(reader: Reader, namespace: str) -> Rule:
+    fields = reader.fields({"from", "to", "when"})
+    if "from" in fields and len(fields["from"].items()) > MAX_FROM:
+        raise fields["from"].error(f"at most {MAX_FROM} sources")
+    sources = tuple(_source(item) for item in _filled(fields.get("from")))
+    operations = tuple(_operation(item) for item in _filled(fields.get("to")))
+    conditions = tuple(_condition(item) for item in _filled(fields.get("when")))
+    del namespace
+    return Rule(sources, operations, conditions, reader.line)
+
+
+def _filled(reader: Reader | None) -> list[Reader]:
+    if reader is None:
+        return []
+    items = reader.items()
+    if not items:
+        raise reader.error("the list is empty; leave the field out to match everything")
+    return items
+
+
+def _lists(reader: Reader, inner: str, fields: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Read `source` or `operation`: lists of strings, at least one of them filled."""
+    part = reader.fields({inner}).get(inner)
+    if part is None:
+        raise reader.error("the field is missing or empty", field=inner)
+    found: dict[str, tuple[str, ...]] = {}
+    for name, child in part.fields(fields.keys()).items():
+        attribute = fields[name]
+        values = child.texts()
+        check = CHECKS.get(attribute.removeprefix("not_"))
+        if check is not None:
+            check(child, values)
+        found[attribute] = values
+    if not any(found.values()):
+        raise part.error("it is empty; leave it out to match everything")
+    return found
+
+
+def _source(reader: Reader) -> Source:
+    found = _lists(reader, "source", SOURCE_FIELDS)
+    accounts = found.get("service_accounts") or found.get("not_service_accounts")
+    others = ("principals", "not_principals", "namespaces", "not_namespaces")
+    if accounts and any(found.get(name) for name in others):
+        raise reader.error("serviceAccounts exclude principals and namespaces", field="source")
+    return Source(**found)
+
+
+def _operation(reader: Reader) -> Operation:
+    return Operation(**_lists(reader, "operation", OPERATION_FIELDS))
+
+
+def _condition(reader: Reader) -> Condition:
+    fields = reader.fields({"key", "values", "notValues"})
+    if "key" not in fields:
+        raise reader.error("the field is missing", field="key")
+    key = fields["key"].text()
+    check_key(fields["key"], key)
+    lists = {name: fields[name].texts() if name in fields else () for name in ("values", "notValues")}
+    if not lists["values"] and not lists["notValues"]:
+        raise reader.error("values or notValues are needed")
+    check = CONDITION_CHECKS.get(key)
+    for name, values in lists.items():
+        if check is not None and values:
+            check(fields[name], values)
+    return Condition(key, lists["values"], lists["notValues"])
+
+
+def _mode(reader: Reader) -> str:
+    mode = reader.fields({"mode"}).get("mode")
+    text = "UNSET" if mode is None else mode.text()
+    if mode is not None and text not in _MODES:
+        raise mode.error(f"unknown mode: {text[:40]}")
+    return text
+
+
+def _peer(_reader: Reader, spec: Reader | None, common: dict[str, Any]) -> PeerAuthentication:
+    fields = spec.fields({"selector", "mtls", "portLevelMtls"}) if spec is not None else {}
+    selector = _selector(fields.get("selector"))
+    ports: dict[int, str] = {}
+    if "portLevelMtls" in fields:
+        reader = fields["portLevelMtls"]
+        if not selector:
+            raise reader.error("port-level modes need a selector")
+        for name, mode in reader.fields().items():
+            if not name.isdecimal() or not 1 <= int(name) <= MAX_PORT:
+                raise mode.error(f"not a port: {name[:40]}")
+            ports[int(name)] = _mode(mode)
+        if not ports:
+            raise reader.error("it is empty")
+    mode = _mode(fields["mtls"]) if "mtls" in fields else "UNSET"
+    return PeerAuthentication(
+        namespace=common["namespace"], name=common["name"], selector=selector, mode=mode, ports=ports,
+        place=common["place"],
+    )  # fmt: skip
+
+
+def _request(_reader: Reader, spec: Reader | None, common: dict[str, Any]) -> RequestAuthentication:
+    fields = spec.fields({"selector", "targetRef", "targetRefs", "jwtRules"}) if spec is not None else {}
+    rules = fields["jwtRules"].items() if "jwtRules" in fields else []
+    return RequestAuthentication(
+        namespace=common["namespace"],
+        name=common["name"],
+        selector=_selector(fields.get("selector")),
+        target_refs=_target_refs(fields),
+        jwt_rules=tuple(_jwt_rule(rule) for rule in rules),
+        place=common["place"],
+    )
+
+
+def _jwt_rule(reader: Reader) -> Mapping[str, object]:
+    fields = reader.fields(_JWT_FIELDS)
+    if "issuer" not in fields:
+        raise reader.error("the field is missing", field="issuer")
+    fields["issuer"].text()
+    if "jwks" in fields and "jwksUri" in fields:
+        raise fields["jwks"].error("jwks and jwksUri exclude each other")
+    if "jwksUri" in fields and not fields["jwksUri"].text().startswith(("http://", "https://")):
+        raise fields["jwksUri"].error("not an http or https address")
+    return {name: child.plain() for name, child in fields.items() if name != "issuer"} | {
+        "issuer": str(fields["issuer"].node.value)
+    }
+
+
+_KINDS: dict[str, Any] = {
+    "AuthorizationPolicy": _authorization,
+    "PeerAuthentication": _peer,
+    "RequestAuthentication": _request,
+}
