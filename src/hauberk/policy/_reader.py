@@ -3,7 +3,6 @@
 import re
 from collections.abc import Collection, Iterator
 
-
 import yaml
 
 from hauberk.errors import PolicyError

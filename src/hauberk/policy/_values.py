@@ -53,7 +53,7 @@ def is_template(path: str) -> bool:
 
 
 def check_paths(field: Reader, values: tuple[str, ...]) -> None:
-    """Templates follow Envoy's rules: an operator is alone in its segment, `{**}` is the last, nothing else is special."""
+    """Templates follow Envoy's rules: an operator is alone in its segment, and `{**}` is the last of them."""
     for value in values:
         if is_template(value):
             _check_template(field, value)
@@ -63,10 +63,12 @@ def _check_template(field: Reader, value: str) -> None:
     if not value.startswith("/"):
         raise field.error(f"a path template starts with a slash: {value[:80]}")
     segments = value[1:].split("/")
-    for at, segment in enumerate(segments):
+    ended = False
+    for segment in segments:
+        if ended and segment in {"{*}", "{**}"}:
+            raise field.error("{**} has to be the last operator")
         if segment == "{**}":
-            if at != len(segments) - 1:
-                raise field.error("{**} has to be the last operator and segment")
+            ended = True
         elif segment != "{*}" and not _SEGMENT.match(segment):
             raise field.error(f"an operator has to be alone in its segment: {segment[:40]}")
 
@@ -84,7 +86,7 @@ def check_accounts(field: Reader, values: tuple[str, ...]) -> None:
 def check_domains(field: Reader, values: tuple[str, ...]) -> None:
     """A trust domain, with at most one `*` at an end."""
     for value in values:
-        middle = value[1:] if value.startswith("*") else value[:-1] if value.endswith("*") else value
+        middle = value[1:] if value.startswith("*") else value.removesuffix("*")
         if "/" in value or "*" in middle:
             raise field.error(f"not a trust domain pattern: {value[:80]}")
 

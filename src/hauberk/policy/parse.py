@@ -132,7 +132,7 @@ def _authorization(_reader: Reader, spec: Reader | None, common: dict[str, Any])
         namespace=common["namespace"],
         name=common["name"],
         action=action,
-        rules=tuple(_rule(rule, common["namespace"]) for rule in rules),
+        rules=tuple(_rule(rule) for rule in rules),
         selector=_selector(fields.get("selector")),
         target_refs=_target_refs(fields),
         dry_run=_dry_run(_reader, common["annotations"]),
@@ -158,14 +158,13 @@ def _dry_run(reader: Reader, annotations: Mapping[str, str]) -> bool:
     return value == "true"
 
 
-def _rule(reader: Reader, namespace: str) -> Rule:
+def _rule(reader: Reader) -> Rule:
     fields = reader.fields({"from", "to", "when"})
-    if "from" in fields and len(fields["from"].items()) > MAX_FROM:
-        raise fields["from"].error(f"at most {MAX_FROM} sources")
     sources = tuple(_source(item) for item in _filled(fields.get("from")))
+    if len(sources) > MAX_FROM:
+        raise fields["from"].error(f"at most {MAX_FROM} sources")
     operations = tuple(_operation(item) for item in _filled(fields.get("to")))
     conditions = tuple(_condition(item) for item in _filled(fields.get("when")))
-    del namespace
     return Rule(sources, operations, conditions, reader.line)
 
 
