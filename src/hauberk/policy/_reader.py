@@ -160,7 +160,7 @@ def documents(text: str, file: str) -> Iterator[Reader]:
         raise PolicyError("HBK-301", "nested too deeply", file=file, line=1, field="document")
     try:
         for node in yaml.compose_all(text, Loader=_Loader):
-            if node is not None and node.tag != _NULL:
+            if node.tag != _NULL:
                 yield Reader(node, file, "", set())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)

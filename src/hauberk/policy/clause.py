@@ -47,9 +47,10 @@ class Test:
         match: the whole test over a call, negation included.
         http: needs an HTTP request.
         on_id: when the test is about the peer's SPIFFE id alone, that test.
+        exact_ids: the ids themselves, where values name them without a wildcard.
     """
 
-    __slots__ = ("field", "http", "match", "negative", "on_id", "values")
+    __slots__ = ("exact_ids", "field", "http", "match", "negative", "on_id", "values")
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class Test:
         negative: bool = False,
         http: bool = False,
         on_id: matchers.Text | None = None,
+        exact_ids: tuple[str, ...] = (),
     ) -> None:
         self.field = field
         self.values = values
@@ -67,6 +69,7 @@ class Test:
         self.negative = negative
         self.http = http
         self.on_id = on_id
+        self.exact_ids = exact_ids
 
     def __repr__(self) -> str:
         return f"{self.field} {'not in' if self.negative else 'in'} {list(self.values)}"
@@ -192,7 +195,8 @@ def _peer_test(  # what a test is made of
     if kind in _ID_FIELDS:
         matching = _id_matcher(kind, values, policy, names)
         on_id = _negated(matching) if negative else matching
-        return Test(field, values, _reading(_identity, on_id), negative=negative, on_id=on_id)
+        ids = _exact_ids(values, names) if kind == "principals" and not negative else ()
+        return Test(field, values, _reading(_identity, on_id), negative=negative, on_id=on_id, exact_ids=ids)
     if kind == "request_principals":
         matching = matchers.any_of([matchers.request_principal(value) for value in values])
         match = _reading(lambda call: call.user.id, matching, negative=negative)
@@ -200,6 +204,10 @@ def _peer_test(  # what a test is made of
     matching = matchers.any_of([matchers.block(value) for value in values])
     read = _forwarded if kind == "remote_ip_blocks" else lambda call: call.address.ip
     return Test(field, values, _reading(read, matching, negative=negative), negative=negative)
+
+
+def _exact_ids(values: tuple[str, ...], names: Names) -> tuple[str, ...]:
+    return tuple(f"spiffe://{one}" for value in values for one in matchers.expand_aliases(value, names.domains))
 
 
 def _negated(test: matchers.Text) -> matchers.Text:

@@ -5,7 +5,7 @@ Nothing is ignored: an unknown field, a number where a string belongs, a repeate
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hauberk.policy._reader import Reader, documents
@@ -240,10 +240,10 @@ def _peer(_reader: Reader, spec: Reader | None, common: dict[str, Any]) -> PeerA
         reader = fields["portLevelMtls"]
         if not selector:
             raise reader.error("port-level modes need a selector")
-        for name, mode in reader.fields().items():
+        for name, child in reader.fields().items():
             if not name.isdecimal() or not 1 <= int(name) <= MAX_PORT:
-                raise mode.error(f"not a port: {name[:40]}")
-            ports[int(name)] = _mode(mode)
+                raise child.error(f"not a port: {name[:40]}")
+            ports[int(name)] = _mode(child)
         if not ports:
             raise reader.error("it is empty")
     mode = _mode(fields["mtls"]) if "mtls" in fields else "UNSET"
@@ -280,7 +280,7 @@ def _jwt_rule(reader: Reader) -> Mapping[str, object]:
     }
 
 
-_KINDS: dict[str, Any] = {
+_KINDS: Mapping[str, Callable[[Reader, Reader | None, dict[str, Any]], Document]] = {
     "AuthorizationPolicy": _authorization,
     "PeerAuthentication": _peer,
     "RequestAuthentication": _request,

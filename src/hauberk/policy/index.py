@@ -1,0 +1,229 @@
+"""Finding the few clauses that can match a call, without looking at the many that cannot.
+
+Peers: for each SPIFFE id a `View` holds the clauses whose tests about the id hold for it; ids that policies name
+exactly are prepared, others are worked out on first sight and remembered. Clauses that say nothing about the peer are
+shared by all views.
+
+Paths and methods, within a table: each distinct value has an integer whose bit `i` says that clause `i` accepts it.
+One AND gives the clauses that accept both; each of them then runs the tests the index does not cover (its residue).
+"""
+
+from collections.abc import Iterable, Sequence
+
+from hauberk.core.call import Call
+from hauberk.policy._values import is_template
+from hauberk.policy.clause import Clause, Test
+
+MAX_VIEWS = 65_536  # ids remembered; only authenticated peers have one
+_PATHS = "to.operation.paths"
+_METHODS = "to.operation.methods"
+_PRINCIPALS = "from.source.principals"
+_NAMESPACES = "from.source.namespaces"
+
+
+class Table:
+    """Clauses over method and path.
+
+    Args:
+        clauses: in the order in which a match is reported.
+        skip_identity: the caller has checked tests about the peer's id already.
+    """
+
+    __slots__ = ("_any_path", "_clauses", "_exact", "_methods", "_other_methods", "_prefixes", "_residue", "_suffixes")
+
+    def __init__(self, clauses: Sequence[Clause], *, skip_identity: bool = True) -> None:
+        self._clauses = tuple(clauses)
+        exact: dict[str, int] = {}
+        prefixes: dict[int, dict[str, int]] = {}
+        suffixes: dict[int, dict[str, int]] = {}
+        methods: dict[str, int] = {}
+        self._any_path = self._other_methods = 0
+        residue = []
+        for at, clause in enumerate(clauses):
+            bit = 1 << at
+            covered: set[Test] = set()
+            self._place_path(bit, clause, covered, (exact, prefixes, suffixes))
+            self._place_method(bit, clause, covered, methods)
+            if skip_identity:
+                covered.update(test for test in clause.tests if test.on_id is not None)
+            residue.append(tuple(test.match for test in clause.tests if test not in covered) or None)
+        self._exact = {path: mask | self._any_path for path, mask in exact.items()}
+        self._methods = {method: mask | self._other_methods for method, mask in methods.items()}
+        self._prefixes = tuple(sorted(prefixes.items()))
+        self._suffixes = tuple(sorted(suffixes.items()))
+        self._residue = tuple(residue)
+
+    def _place_path(
+        self,
+        bit: int,
+        clause: Clause,
+        covered: set[Test],
+        tables: tuple[dict[str, int], dict[int, dict[str, int]], dict[int, dict[str, int]]],
+    ) -> None:
+        """Enter a clause under each of its paths; templates under what comes before their first operator."""
+        test = next((test for test in clause.tests if test.field == _PATHS), None)
+        if test is None or "*" in test.values:
+            self._any_path |= bit
+            return
+        exact, prefixes, suffixes = tables
+        if not any(is_template(value) for value in test.values):
+            covered.add(test)
+        for value in test.values:
+            if is_template(value):
+                _enter(prefixes, value.partition("{")[0], bit)
+            elif value.startswith("*"):
+                _enter(suffixes, value[1:], bit)
+            elif value.endswith("*"):
+                _enter(prefixes, value[:-1], bit)
+            else:
+                exact[value] = exact.get(value, 0) | bit
+
+    def _place_method(self, bit: int, clause: Clause, covered: set[Test], methods: dict[str, int]) -> None:
+        test = next((test for test in clause.tests if test.field == _METHODS), None)
+        if test is None or any("*" in value for value in test.values):
+            self._other_methods |= bit
+            return
+        covered.add(test)
+        for value in test.values:
+            methods[value] = methods.get(value, 0) | bit
+
+    def find(self, method: str, path: str, call: Call) -> Clause | None:
+        """Return a clause that matches, or None. The lowest one, so that reports are stable."""
+        mask = self._exact.get(path, self._any_path)
+        for length, table in self._prefixes:
+            mask |= table.get(path[:length], 0)
+        for length, table in self._suffixes:
+            mask |= table.get(path[-length:], 0)
+        mask &= self._methods.get(method, self._other_methods)
+        while mask:
+            at = (mask & -mask).bit_length() - 1
+            residue = self._residue[at]
+            if residue is None:
+                return self._clauses[at]
+            for match in residue:
+                if not match(call):
+                    break
+            else:
+                return self._clauses[at]
+            mask &= mask - 1
+        return None
+
+    def all(self, call: Call) -> Iterable[Clause]:
+        """Yield every clause that matches."""
+        return (clause for clause in self._clauses if clause.matches(call))
+
+
+def _enter(tables: dict[int, dict[str, int]], part: str, bit: int) -> None:
+    table = tables.setdefault(len(part), {})
+    table[part] = table.get(part, 0) | bit
+
+
+class PeerIndex:
+    """The clauses of one group, by peer.
+
+    Args:
+        clauses: all of them.
+    """
+
+    __slots__ = ("_exact", "_namespaces", "_patterns", "clauses", "shared")
+
+    def __init__(self, clauses: Sequence[Clause]) -> None:
+        self.clauses = tuple(clauses)
+        shared: list[Clause] = []
+        self._exact: dict[str, list[int]] = {}
+        self._namespaces: dict[str, list[int]] = {}
+        self._patterns: list[int] = []
+        for at, clause in enumerate(clauses):
+            on_id = [test for test in clause.tests if test.on_id is not None]
+            if on_id:
+                self._place(at, on_id)
+            else:
+                shared.append(clause)
+        self.shared = (Table(shared),) if shared else ()
+
+    def _place(self, at: int, on_id: list[Test]) -> None:
+        """Enter a clause where the most telling of its tests about the id leads."""
+        for test in on_id:
+            if test.field == _PRINCIPALS and not any("*" in value for value in test.values):
+                for value in test.exact_ids:
+                    self._exact.setdefault(value, []).append(at)
+                return
+        for test in on_id:
+            if test.field == _NAMESPACES and not any("*" in value for value in test.values):
+                for value in test.values:
+                    self._namespaces.setdefault(value, []).append(at)
+                return
+        self._patterns.append(at)
+
+    @property
+    def exact_ids(self) -> Iterable[str]:
+        """The ids that are named exactly."""
+        return self._exact
+
+    @property
+    def depends_on_strangers(self) -> bool:
+        """Whether an id that is not named exactly may make a difference."""
+        return bool(self._namespaces or self._patterns)
+
+    def tables(self, spiffe_id: str) -> tuple[Table, ...]:
+        """Return the tables that can match for a peer with this id (empty: none)."""
+        found = [*self._exact.get(spiffe_id, ()), *self._patterns]
+        if self._namespaces:
+            for name in _namespaces_in(spiffe_id):
+                found.extend(self._namespaces.get(name, ()))
+        own = [
+            self.clauses[at]
+            for at in sorted(set(found))
+            if all(test.on_id(spiffe_id) for test in self.clauses[at].tests if test.on_id is not None)
+        ]
+        return (Table(own), *self.shared) if own else self.shared
+
+
+def _namespaces_in(spiffe_id: str) -> set[str]:
+    """Every segment after an `ns` segment that is not the last: what `.*/ns/NS/.*` can match."""
+    segments = spiffe_id.split("/")
+    return {segments[at + 1] for at, segment in enumerate(segments[:-2]) if segment == "ns"}
+
+
+class View:
+    """What can match for one peer."""
+
+    __slots__ = ("allow", "audit", "deny")
+
+    def __init__(self, deny: tuple[Table, ...], allow: tuple[Table, ...], audit: tuple[Table, ...]) -> None:
+        self.deny = deny
+        self.allow = allow
+        self.audit = audit
+
+
+class Views:
+    """The views of all peers.
+
+    Args:
+        deny: clauses of DENY policies.
+        allow: clauses of ALLOW policies.
+        audit: clauses of AUDIT policies and of dry-run ones.
+    """
+
+    def __init__(self, deny: Sequence[Clause], allow: Sequence[Clause], audit: Sequence[Clause]) -> None:
+        self._groups = (PeerIndex(deny), PeerIndex(allow), PeerIndex(audit))
+        self._remember = any(group.depends_on_strangers for group in self._groups)
+        self._stranger = self._make("spiffe://")  # an id that no exact value equals
+        named = {spiffe_id for group in self._groups for spiffe_id in group.exact_ids}
+        self.known: dict[str, View] = {spiffe_id: self._make(spiffe_id) for spiffe_id in named}
+        self.known[""] = self._make("")
+
+    def _make(self, spiffe_id: str) -> View:
+        deny, allow, audit = self._groups
+        return View(deny.tables(spiffe_id), allow.tables(spiffe_id), audit.tables(spiffe_id))
+
+    def see(self, peer_id: str) -> View:
+        """Return the view of a peer that is not in `known`."""
+        if not peer_id.startswith("spiffe://"):
+            return self.known[""]
+        if not self._remember:
+            return self._stranger
+        if len(self.known) >= MAX_VIEWS:
+            self.known = {"": self.known[""]}
+        view = self.known[peer_id] = self._make(peer_id)
+        return view
