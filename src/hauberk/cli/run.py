@@ -31,7 +31,7 @@ def run(directory: Path | None, entry: str | None, command: tuple[str, ...]) -> 
     reader, writer = os.pipe()
     os.write(writer, token.encode("ascii"))
     os.close(writer)
-    os.set_inheritable(reader, True)  # noqa: FBT003  # the standard library's signature
+    os.set_inheritable(reader, True)  # the standard library's signature
     environ = {
         **os.environ,
         "HAUBERK_IDENTITY_FD": str(reader),

@@ -104,26 +104,22 @@ def _answer(clause: Clause, basis: Basis) -> Decision:
 
 
 class _Modes:
-    """The effective PeerAuthentication: workload over namespace over mesh; the first of one scope wins; UNSET inherits."""
+    """The effective PeerAuthentication: workload over namespace over mesh; the first of a scope wins; UNSET inherit."""
 
     def __init__(self, policies: PolicySet, target: Workload) -> None:
-        mesh = namespace = workload = None
-        for it in policies.documents:
-            if not isinstance(it, PeerAuthentication):
-                continue
-            if it.selector:
-                if it.namespace == target.namespace and selects(it.selector, target.labels):
-                    workload = workload or it
-            else:
-                if it.namespace == policies.root_namespace:
-                    mesh = mesh or it
-                if it.namespace == target.namespace:
-                    namespace = namespace or it
+        found = [it for it in policies.documents if isinstance(it, PeerAuthentication)]
+        plain = [it for it in found if not it.selector]
+        own = [it for it in found if it.selector and it.namespace == target.namespace]
+        scopes = (
+            [it for it in plain if it.namespace == policies.root_namespace],
+            [it for it in plain if it.namespace == target.namespace],
+            [it for it in own if selects(it.selector, target.labels)],
+        )
         self._mode = "PERMISSIVE"
-        for it in (mesh, namespace, workload):
-            if it is not None and it.mode != "UNSET":
-                self._mode = it.mode
-        ports = workload.ports if workload is not None else {}
+        for scope in scopes:
+            if scope and scope[0].mode != "UNSET":
+                self._mode = scope[0].mode
+        ports = scopes[-1][0].ports if scopes[-1] else {}
         self._ports = {port: mode for port, mode in ports.items() if mode != "UNSET"}
 
     def of(self, port: int) -> str:
