@@ -210,12 +210,14 @@ class Runtime:
 
     def check(self, inbound: Inbound) -> Decision:
         """Run the guards over a request; the first refusal ends it."""
-        decision = None
+        answer = _ALLOWED
         for guard in self.guards:
             decision = guard.check(inbound)
-            if decision is not None and decision.verdict is not Verdict.ALLOW:
-                return decision
-        return decision or _ALLOWED
+            if decision is not None:
+                if decision.verdict is not Verdict.ALLOW:
+                    return decision
+                answer = decision
+        return answer
 
     def _mtls_mode(self, port: int) -> str:
         return self._engine.mtls_mode(port) if self.source is not None else "DISABLE"

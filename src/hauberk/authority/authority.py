@@ -310,8 +310,13 @@ class Authority:
             data = {"files": names, "why": error.detail[:200]}
             self.record("policy.refused", "/authority/policy", "deny", actor=actor, code=error.code, data=data)
             raise
-        data = {"files": names, "revision": applied.revision, "forced": force}
-        self.record("policy.applied", "/authority/policy", actor=actor, digest=applied.digest, data=data)
+        self.record(
+            "policy.applied",
+            "/authority/policy",
+            actor=actor,
+            digest=applied.digest,
+            data={"files": names, "revision": applied.revision, "forced": force},
+        )
         return applied
 
     def remove_policy(self, kind: str, namespace: str, name: str, actor: str) -> int:

@@ -10,10 +10,10 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 import uvicorn
 import uvloop
@@ -32,11 +32,9 @@ from hauberk.integrations.uvicorn_protocol import (
 from hauberk.transport.connection import Connections
 from hauberk.transport.contexts import Profile, Source, server_context
 
-if TYPE_CHECKING:
-    from uvicorn._types import ASGIApplication
-
 __all__ = ["HauberkProtocol", "OnViolation", "Server", "Violation", "problem_response", "protocol_factory", "serve"]
 
+App = Callable[[Any, Any, Any], Awaitable[None]]  # an ASGI 3 application, whatever types its framework uses
 MAX_AGE = 3600.0  # seconds; a peer is looked at again at least as often as its SVID is renewed
 AGE_GRACE = 30.0  # seconds a request in flight may go on after that
 DRAIN_SECONDS = 10.0  # requests in flight may go on after a stop
@@ -65,7 +63,7 @@ class Server(uvicorn.Server):
 
     def __init__(
         self,
-        app: "ASGIApplication",
+        app: App,
         *,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -209,7 +207,7 @@ class Host(Protocol):
 
 
 def serve(
-    app: "ASGIApplication",
+    app: App,
     *,
     host: str = "127.0.0.1",
     port: int = 8443,
@@ -244,8 +242,13 @@ def serve(
         raise IdentityError("HBK-211", "nothing to serve with")
     tls = None
     if identity is not None:
-        hooks = {} if runtime is None else {"on_failure": runtime.report_handshake, "admit": runtime.admit}
-        tls = server_context(identity, profile=profile, require_client=require_client, **hooks)
+        tls = server_context(
+            identity,
+            profile=profile,
+            require_client=require_client,
+            on_failure=None if runtime is None else runtime.report_handshake,
+            admit=None if runtime is None else runtime.admit,
+        )
     if runtime is not None:
         own = {"connections": runtime.connections, "limits": runtime.limits, "max_age": runtime.max_age}
         options = {**own, "on_violation": runtime.report_violation, **options}

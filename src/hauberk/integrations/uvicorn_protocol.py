@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import httptools
 import msgspec
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from hauberk.core.ids import incident_id
@@ -126,7 +126,7 @@ class HauberkProtocol(HttpToolsProtocol):
         HttpToolsProtocol.on_message_begin(self)
         self._open = self._progress = True
         self._began = time.monotonic()
-        self.scope["extensions"] = {"hauberk": self._extension}
+        self.scope["extensions"] = {"hauberk": self._extension}  # type: ignore[dict-item]  # ASGI lets values be anything
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; drop a trailer."""
@@ -170,9 +170,10 @@ class HauberkProtocol(HttpToolsProtocol):
             return
         self._poisoned = True
         code, incident = self._refusal or "HBK-401", incident_id()
-        if type(self).on_violation is not None:
-            type(self).on_violation(code, Violation(code, incident, self.peer, self.connection.number))
-        cycle = self.cycle
+        report = type(self).on_violation
+        if report is not None:
+            report(code, Violation(code, incident, self.peer, self.connection.number))
+        cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and not cycle.response_complete and not cycle.more_body:
             cycle.keep_alive = False  # the bad bytes follow a good request: its answer comes first, then the end
             return

@@ -1,0 +1,5 @@
+"""`hauberk policy`: placeholder group."""
+import click
+@click.group()
+def policy() -> None:
+    """Policies."""
