@@ -172,7 +172,7 @@ class Runtime:
         ).with_documents(documents)
         state = StateDirectory(Path(directory or config.directory), config.trust_domain, keys=config.authority.keys)
         signer = SigningKey(state.secret("log", Purpose.LOG_KEY, lambda: SigningKey.generate().seed()))
-        store = SqliteStore(state.database)
+        store = SqliteStore(state.database, now=clock.time)
         ledger = Ledger(store, signer, f"{config.trust_domain}/ledger", queue_size=config.records.queue, clock=clock)
         state.publish("log.pub", ledger.verifier.encode() + b"\n")
         state.complete()

@@ -75,7 +75,7 @@ class Authority:
         self.ca = self._load_ca(state, domain, clock)
         log_key = SigningKey(state.secret("log", Purpose.LOG_KEY, lambda: SigningKey.generate().seed()))
         self.feed_key = SigningKey(state.secret("feed", Purpose.FEED_KEY, lambda: SigningKey.generate().seed()))
-        self.store = SqliteStore(state.database)
+        self.store = SqliteStore(state.database, now=clock.time)
         self.ledger = Ledger(self.store, log_key, f"{domain}/ledger", queue_size=self.config.records.queue, clock=clock)
         self.recorder = Folder(self.ledger, rate=self.config.records.fold_rate, clock=clock)
         self.registry = Registry(self.store)

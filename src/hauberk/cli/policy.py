@@ -1,5 +1,8 @@
 """`hauberk policy`: placeholder group."""
+
 import click
+
+
 @click.group()
 def policy() -> None:
     """Policies."""

@@ -34,7 +34,13 @@ class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=
     events: tuple[Event, ...]
 
 
-_encoder = msgspec.msgpack.Encoder()
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):  # read-only views are data too
+        return dict(value)
+    raise TypeError(type(value).__name__)
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
 _decode_envelope = msgspec.msgpack.Decoder(tuple[bytes, bytes]).decode
 _decode_batch = msgspec.msgpack.Decoder(Batch).decode
 

@@ -24,6 +24,7 @@ QUEUE = 10_000
 BATCH = MAX_EVENTS // 2
 RETRY = 0.5  # seconds between two attempts to reach the authority
 UNREACHABLE = "HBK-902"
+REFUSED = "HBK-705"
 _log = logging.getLogger("hauberk.records")
 
 Send = Callable[[bytes], Sequence[int]]
@@ -126,7 +127,11 @@ class Forwarder:
             if positions is None:
                 self._spool.put(wire)
         except HauberkError as error:
-            self._give_up(jobs, error)
+            if error.code == REFUSED and len(jobs) > 1:  # one bad event must not take the others with it
+                for job in jobs:
+                    self._deliver([job])
+            else:
+                self._give_up(jobs, error)
             return
         self._failing = False
         for at, job in enumerate(jobs):
@@ -148,7 +153,7 @@ class Forwarder:
 
     def _give_up(self, jobs: list[_Job], error: HauberkError) -> None:
         own = error if isinstance(error, RecordsError) else RecordsError("HBK-703", "recording failed")
-        self._failing = True
+        self._failing = own.code != REFUSED
         if self._insecure and own.code == "HBK-704":
             self.unrecorded += len(jobs)
         for job in jobs:

@@ -10,7 +10,7 @@ from hashlib import sha256
 
 import msgspec
 
-from hauberk.core.event import LEAF_FORMAT, Entry, Leaf
+from hauberk.core.event import Entry, Leaf
 from hauberk.core.ports import Store
 from hauberk.crypto.merkle import HASH_BYTES, Frontier, leaf_hash
 from hauberk.crypto.note import Checkpoint, decode_key, verify_checkpoint
@@ -62,6 +62,8 @@ class _Walk:
         at = self.frontier.size
         if entry.position != at:
             raise Tampered("an entry is missing", position=at)
+        if any(not isinstance(part, bytes) for part in (entry.id, entry.leaf, entry.meta, entry.public, entry.sealed)):
+            raise Tampered("an entry holds something that is no bytes", position=at)
         try:
             leaf = Leaf.decode(entry.leaf)
             event = decode_event(entry.meta, entry.public)
@@ -77,7 +79,7 @@ class _Walk:
             "a column differs from the meta part": (event.id, event.stream, event.type)
             == (entry.id, entry.stream, entry.type),
             "an event was replayed": entry.id not in self._seen,
-            "the leaf has another format": entry.leaf[0] == LEAF_FORMAT,
+            "the leaf has unknown flags": leaf.flags == 0,
         }
         for why, holds in facts.items():
             if not holds:

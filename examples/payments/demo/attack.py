@@ -1,0 +1,117 @@
+"""What an attack is, and how its evidence is found: the ledger entry it left, and the proof of that entry."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from examples.payments.demo.stage import Stage
+
+EVIDENCE = 3.0  # seconds to wait for the entry of something no answer was waited for
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of an attack.
+
+    Args:
+        stopped: whether it was.
+        saw: what the attacker saw, such as `403 HBK-300`.
+        code: of the ledger entry to look for.
+        incident: what the answer named, which finds the entry exactly.
+        hint: text the entry has to contain.
+    """
+
+    stopped: bool
+    saw: str
+    code: str
+    incident: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One line of the catalogue."""
+
+    name: str
+    carry_out: Callable[[Stage], Outcome]
+    needs: Callable[[Stage], str] = lambda _stage: ""  # why it has to be skipped, or empty
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of the table."""
+
+    name: str
+    stopped: bool
+    saw: str
+    layer: str = ""
+    code: str = ""
+    position: int | None = None
+    proven: bool = False
+    skipped: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Stopped and proven, or skipped for a reason."""
+        return bool(self.skipped) or (self.stopped and self.proven)
+
+
+def carry_out(attack: Attack, stage: Stage) -> Result:
+    """Carry out one attack, then find and prove what the ledger says about it."""
+    reason = attack.needs(stage)
+    if reason:
+        return Result(attack.name, stopped=False, saw="skipped", skipped=reason)
+    before = stage.ledger_size()
+    outcome = attack.carry_out(stage)
+    entry = evidence(stage, before, outcome)
+    if entry is None:
+        return Result(attack.name, outcome.stopped, outcome.saw, code=outcome.code)
+    position = int(entry["position"])
+    layer = str(entry["type"]).partition(".")[0].replace("request", "edge")
+    return Result(
+        attack.name, outcome.stopped, outcome.saw, layer, str(entry["code"]), position, proven=stage.prove(position)
+    )
+
+
+def evidence(stage: Stage, before: int, outcome: Outcome) -> dict[str, Any] | None:
+    """Return the ledger entry of an attack, or None."""
+    until = time.monotonic() + EVIDENCE
+    while True:
+        for entry in stage.entries(before - 1):
+            if entry.get("code") != outcome.code:
+                continue
+            if outcome.incident and entry.get("incident") != outcome.incident:
+                continue
+            if outcome.hint in json.dumps(entry):
+                return entry
+        if time.monotonic() > until:
+            return None
+        time.sleep(0.02)
+
+
+def answered(answer: dict[str, Any], code: str, *, hint: str = "", secret: str = "") -> Outcome:
+    """Judge an HTTP answer: it has to be the problem with this code, and must not say `secret`.
+
+    Args:
+        answer: from `Wire.send`.
+        code: expected.
+        hint: text the ledger entry has to contain.
+        secret: what a caller must not learn.
+    """
+    try:
+        problem = json.loads(answer["body"] or "{}")
+    except ValueError:
+        problem = {}
+    found = str(problem.get("code", ""))
+    stopped = answer["status"] >= 400 and found == code and (not secret or secret not in answer["body"])
+    return Outcome(stopped, f"{answer['status']} {found}".strip(), code, str(problem.get("incident", "")), hint)
+
+
+def request(method: str, target: str, *, body: bytes = b"", headers: str = "", host: str = "payments") -> bytes:
+    """Return the bytes of an HTTP/1.1 request."""
+    head = f"{method} {target} HTTP/1.1\r\nHost: {host}\r\n{headers}"
+    if body:
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    return head.encode("latin-1") + b"\r\n" + body

@@ -1,0 +1,312 @@
+"""The stage: an authority and four services as real processes, set up with the same commands a user types."""
+
+import base64
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from hauberk.agent import connect
+from hauberk.agent.remote import Remote
+from hauberk.agent.state import Facts, admin, read_facts
+from hauberk.authority.authority import Authority
+from hauberk.core.clock import ManualClock
+from hauberk.core.config import load
+from hauberk.core.spiffe import SpiffeId
+from hauberk.core.wire import EntryForm, RevokeForm, TokenForm, TokenReply
+from hauberk.crypto.merkle import leaf_hash, verify_inclusion
+from hauberk.crypto.note import decode_key, verify_checkpoint
+from hauberk.crypto.x509 import WorkloadKey
+from hauberk.errors import HauberkError
+from hauberk.identity.jointoken import JoinToken
+from hauberk.identity.registration import RegistrationEntry
+from hauberk.records.ledger import Proof
+from hauberk.runtime import Runtime
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[2]
+POLICIES = HERE.parent / "policies"
+DOMAIN = "example.org"
+ENTRIES = ("order-service", "payment-service", "evil-service", "storefront")
+PATIENCE = 10.0  # seconds to wait for a process to be ready
+EXPIRED = 7200.0  # seconds ago that the expired certificate was issued
+_READ_ONLY = 0o755
+
+
+class Wire:
+    """A process of `examples.payments.intruder`: sends whatever bytes it is told to, under its identity."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+
+    def send(self, to: str, port: int, data: bytes, *, keep: str | None = None) -> dict[str, Any]:
+        """Send bytes to a service and return `status`, `body`, `closed` and `error`."""
+        command = {"to": to, "port": port, "data": base64.b64encode(data).decode(), "keep": keep}
+        if self._process.stdin is None or self._process.stdout is None:
+            raise RuntimeError("the intruder has no pipes")
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
+
+
+class Stage:
+    """Everything that runs. Use it as a context manager; afterwards nothing is left.
+
+    Args:
+        insecure_identities: hand identities out by join token, as where the kernel cannot attest.
+    """
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="hauberk-demo-"))
+        self.directory.chmod(_READ_ONLY)  # so that another user can knock at the workload socket
+        self.state = self.directory / "state"
+        self.kernel = sys.platform == "linux" and hasattr(os, "pidfd_open")
+        self._processes: list[subprocess.Popen[str]] = []
+        self.orders, self.payments = free_port(), free_port()
+        self.facts: Facts
+        self.admin: Remote
+        self.storefront: Runtime
+        self.evil: Wire
+        self.replica: Wire  # a compromised replica of order-service
+        self.replica_serial = ""
+        self.early = self.directory  # a copy of the ledger before the traffic
+        self.expired: tuple[WorkloadKey, tuple[bytes, ...]]
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # setting up
+
+    def _start(self) -> None:
+        self.expired = self._issue_in_the_past()
+        self.spawn("up", "--dir", str(self.state), "--port", "0", log="authority")
+        wait_for((self.state / "private" / "admin.sock").is_socket, "the authority")
+        self.facts = read_facts(self.state)
+        self.admin = admin(self.state)
+        wait_for(self._answers, "the authority")
+        for name in ENTRIES:
+            self.register(name)
+        self.policy("apply", str(POLICIES / "mesh.yaml"))
+        self.serve("payment-service", "examples.payments.payment_service", self.payments)
+        self.serve("order-service", "examples.payments.order_service", self.orders, self.payments)
+        before = self.serials("order-service")
+        self.evil = Wire(self.serve("evil-service", "examples.payments.intruder", piped=True))
+        self.replica = Wire(self.serve("order-service", "examples.payments.intruder", piped=True, log="replica"))
+        self.storefront = self.join("storefront")
+        wait_for(lambda: listens(self.payments) and listens(self.orders), "the services")
+        wait_for(lambda: len(self.serials("order-service") - before) > 1, "the replica")
+
+    def _answers(self) -> bool:
+        try:
+            self.admin.call("GET", "/admin/status")
+        except HauberkError:
+            return False
+        return True
+
+    def _issue_in_the_past(self) -> tuple[WorkloadKey, tuple[bytes, ...]]:
+        """What the authority issued two hours ago for a minute: a certificate that was good once."""
+        clock = ManualClock(time.time() - EXPIRED)
+        config = load(environ={}, arguments={"directory": str(self.state), "trust_domain": DOMAIN})
+        authority = Authority(self.state, config, clock=clock)
+        try:
+            spiffe_id = SpiffeId.service(DOMAIN, "production", "order-service")
+            entry = RegistrationEntry(name="order-service-old", spiffe_id=spiffe_id, ttl=60.0)
+            authority.add_entry(entry, "uid:0")
+            token = authority.token("order-service-old", "uid:0")
+            key = WorkloadKey.generate()
+            grant = authority.join(token.secret, key.request(spiffe_id))
+            authority.remove_entry("order-service-old", "uid:0")
+        finally:
+            authority.close()
+        return key, grant.chain
+
+    def register(self, name: str) -> None:
+        """Register a workload, by this process's user where the kernel can attest it."""
+        selectors = (f"unix:uid:{os.getuid()}",) if self.kernel else ()
+        form = EntryForm(name, "production", name, selectors, {"app": name})
+        self.admin.call("POST", "/admin/entries", form)
+
+    def token(self, name: str, ttl: float | None = None) -> str:
+        """Return a join token."""
+        return self.admin.ask("POST", "/admin/tokens", TokenReply, TokenForm(name, ttl)).token
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Return the environment of a child: this one, without anything of another Hauberk."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("HAUBERK_")}
+        return {**kept, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", **more}
+
+    def spawn(
+        self, *arguments: str, log: str, piped: bool = False, environ: Mapping[str, str] | None = None
+    ) -> "subprocess.Popen[str]":
+        """Start `hauberk ARGUMENTS` and remember it."""
+        with (self.directory / f"{log}.log").open("w") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "hauberk", *arguments],
+                cwd=self.directory,
+                env=self.environment(**(environ or {})),
+                stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if piped else file,
+                stderr=file,
+                text=True,
+            )
+        self._processes.append(process)
+        return process
+
+    def serve(
+        self, entry: str, module: str, *arguments: int, piped: bool = False, log: str = ""
+    ) -> "subprocess.Popen[str]":
+        """Start a service under `hauberk run`, or with a join token where the kernel cannot attest."""
+        program = [sys.executable, "-m", module, *map(str, arguments)]
+        if self.kernel:
+            command = ["run", "--dir", str(self.state), "--entry", entry, "--", *program]
+            process = self.spawn(*command, log=log or entry, piped=piped)
+        else:
+            environ = {"HAUBERK_JOIN_TOKEN": self.token(entry), "HAUBERK_DIRECTORY": str(self.state)}
+            process = self._spawn_program(program, environ, log or entry, piped=piped)
+        if piped and process.stdout is not None and not json.loads(process.stdout.readline() or "{}").get("ready"):
+            raise RuntimeError(f"{entry} did not start: {(self.directory / f'{log or entry}.log').read_text()[-500:]}")
+        return process
+
+    def _spawn_program(
+        self, program: list[str], environ: Mapping[str, str], log: str, *, piped: bool
+    ) -> "subprocess.Popen[str]":
+        with (self.directory / f"{log}.log").open("w") as file:
+            process = subprocess.Popen(
+                program,
+                cwd=self.directory,
+                env=self.environment(**environ),
+                stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if piped else file,
+                stderr=file,
+                text=True,
+            )
+        self._processes.append(process)
+        return process
+
+    def join(self, entry: str) -> Runtime:
+        """Give this process an identity."""
+        config = load(environ={}, arguments={"directory": str(self.state), "trust_domain": DOMAIN})
+        if self.kernel:
+            environ = {"HAUBERK_IDENTITY_ENTRY": entry}
+        else:
+            environ = {"HAUBERK_JOIN_TOKEN": self.token(entry)}
+        return connect(config=config, environ=environ)
+
+    # what the commands do
+
+    def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run `hauberk ARGUMENTS` to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "hauberk", *arguments],
+            cwd=self.directory,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    def policy(self, verb: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run `hauberk policy VERB` against the authority."""
+        return self.command("policy", verb, "--dir", str(self.state), *arguments)
+
+    def serials(self, entry: str) -> set[str]:
+        """Return the serials of the certificates of one service that are out there."""
+        found = msgspec.json.decode(self.admin.call("GET", "/admin/svids"))
+        return {one["serial"] for one in found if one["spiffe_id"].endswith(f"/sa/{entry}")}
+
+    def revoke_serial(self, serial: str) -> None:
+        """Revoke one certificate."""
+        self.admin.call("POST", "/admin/revocations", RevokeForm(serials=(serial,)))
+
+    # the record
+
+    def ledger_size(self) -> int:
+        """Return how many entries the ledger has."""
+        size: int = msgspec.json.decode(self.admin.call("GET", "/admin/status"))["ledger"]["size"]
+        return size
+
+    def entries(self, after: int) -> list[dict[str, Any]]:
+        """Return the entries above a position."""
+        found: list[dict[str, Any]] = msgspec.json.decode(
+            self.admin.call("GET", f"/admin/ledger?after={after}&limit=1000")
+        )
+        return found
+
+    def prove(self, position: int) -> bool:
+        """Fetch the proof of an entry and check it with public material: log key, checkpoint, audit path."""
+        proof = self.admin.ask("GET", f"/admin/ledger/{position}/proof", Proof)
+        origin, key = decode_key(self.facts.ledger_key)
+        checkpoint = verify_checkpoint(proof.checkpoint, origin, key)
+        verify_inclusion(leaf_hash(proof.leaf), position, checkpoint.size, list(proof.path), checkpoint.root)
+        return True
+
+    # the end
+
+    def close(self) -> None:
+        """Stop everything, wait for it, and remove the directory."""
+        if hasattr(self, "storefront"):
+            self.storefront.close()
+        if hasattr(self, "admin"):
+            self.admin.close()
+        for process in reversed(self._processes):
+            process.terminate()
+        for process in reversed(self._processes):
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def replay(token: str) -> JoinToken:
+    """Read a token's text."""
+    return JoinToken.parse(token)
+
+
+def free_port() -> int:
+    """Return a port nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    """Tell whether somebody accepts connections there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_for(condition: Any, what: str) -> None:  # noqa: ANN401  # any callable without arguments
+    """Wait until `condition()` holds.
+
+    Raises:
+        RuntimeError: it never did.
+    """
+    until = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > until:
+            raise RuntimeError(f"{what} did not get ready in {PATIENCE:.0f} s")
+        time.sleep(0.02)

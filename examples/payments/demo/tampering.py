@@ -1,0 +1,118 @@
+"""Attacks on the ledger itself, each on a copy of its database, found offline from public material alone."""
+
+import json
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from examples.payments.demo.attack import Result
+from examples.payments.demo.stage import Stage
+
+EDITED = 5  # position of the entry that is tampered with
+
+
+def edit(database: sqlite3.Connection) -> None:
+    """Change how it went."""
+    database.execute(
+        'UPDATE entry SET meta = CAST(replace(CAST(meta AS TEXT), \'"outcome":"ok"\', \'"outcome":"no"\') AS BLOB)'
+        " WHERE position = ?",
+        (EDITED,),
+    )
+
+
+def delete(database: sqlite3.Connection) -> None:
+    """Remove one entry and close the gap, as somebody would who knows the schema."""
+    database.execute("DELETE FROM entry WHERE position = ?", (EDITED,))
+    database.execute("UPDATE entry SET position = position - 1 WHERE position > ?", (EDITED,))
+
+
+def reorder(database: sqlite3.Connection) -> None:
+    """Swap two entries."""
+    database.execute("UPDATE entry SET position = -1 WHERE position = ?", (EDITED,))
+    database.execute("UPDATE entry SET position = ? WHERE position = ?", (EDITED, EDITED + 1))
+    database.execute("UPDATE entry SET position = ? WHERE position = -1", (EDITED + 1,))
+
+
+def replay(database: sqlite3.Connection) -> None:
+    """Put a copy of an old entry in the place of another."""
+    database.execute(
+        "UPDATE entry SET (stream, type, version, leaf, meta, public) = (SELECT stream, type, version, leaf, meta,"
+        " public FROM entry WHERE position = ?) WHERE position = ?",
+        (EDITED, EDITED + 1),
+    )
+
+
+def truncate(database: sqlite3.Connection) -> None:
+    """Cut the end off."""
+    database.execute("DELETE FROM entry WHERE position >= (SELECT MAX(position) - 2 FROM entry)")
+
+
+TAMPERINGS: dict[str, Callable[[sqlite3.Connection], None]] = {
+    "ledger: an entry edited": edit,
+    "ledger: an entry deleted": delete,
+    "ledger: two entries swapped": reorder,
+    "ledger: an entry replayed": replay,
+    "ledger: the end cut off": truncate,
+}
+
+
+def copy_of(stage: Stage, name: str) -> Path:
+    """Return a consistent copy of the live database."""
+    path = stage.directory / f"{name}.db"
+    source = sqlite3.connect(
+        stage.facts.ledger if Path(stage.facts.ledger).is_absolute() else stage.state / "private" / "hauberk.db"
+    )
+    target = sqlite3.connect(path)
+    with target:
+        source.backup(target)
+    source.close()
+    target.close()
+    return path
+
+
+def verification(stage: Stage, path: Path, *more: str) -> "subprocess.Popen[str]":
+    """Start `hauberk ledger verify` on a file."""
+    return stage.spawn(
+        "ledger", "verify", str(path), "--key", str(stage.state / "log.pub"), "--json", *more, log=path.stem, piped=True
+    )
+
+
+def _judged(name: str, process: "subprocess.Popen[str]", stage: Stage) -> Result:
+    output, _ = process.communicate(timeout=60)
+    report = json.loads(output or "{}")
+    found = process.returncode == 1 and report.get("verified") is False
+    position = report.get("position")
+    saw = f"{report.get('why', 'nothing found')}"
+    proven = found and position is not None and stage.prove(min(position, stage.ledger_size() - 1))
+    return Result(name, found, saw, "records", str(report.get("code", "")), position, proven=proven)
+
+
+def tamper(stage: Stage) -> list[Result]:
+    """Carry out every attack on the ledger, the verifiers side by side, and a rollback to an honest older state."""
+    started = []
+    clean = copy_of(stage, "clean")
+    checkpoint = stage.directory / "checkpoint"
+    known = json.loads(stage.admin.call("GET", "/admin/ledger/checkpoint"))["checkpoint"]
+    checkpoint.write_text(known, "utf-8")
+    for number, (name, change) in enumerate(TAMPERINGS.items()):
+        path = stage.directory / f"tampered-{number}.db"
+        shutil.copy(clean, path)
+        database = sqlite3.connect(path)
+        with database:
+            change(database)
+        database.close()
+        started.append((name, verification(stage, path)))
+    started.append(
+        ("ledger: rolled back to an older state", verification(stage, stage.early, "--checkpoint", str(checkpoint)))
+    )
+    return [_judged(name, process, stage) for name, process in started]
+
+
+def whole(stage: Stage) -> tuple[bool, int]:
+    """Verify the untouched ledger with the offline command; return whether it holds and its size."""
+    process = verification(stage, copy_of(stage, "whole"))
+    output, _ = process.communicate(timeout=60)
+    report = json.loads(output or "{}")
+    return process.returncode == 0 and report["verified"], int(report.get("report", {}).get("size", 0))
