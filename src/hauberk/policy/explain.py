@@ -1,4 +1,4 @@
-"""Why a call is allowed or denied, told by the very clauses that decide it, and what the nearest rule would have wanted."""
+"""Why a call is allowed or denied, told by the clauses that decide it, and what the nearest rule would have wanted."""
 
 from collections.abc import Mapping
 
