@@ -70,9 +70,7 @@ def play() -> dict[str, object]:
     began = time.monotonic()
     say("starting the authority, order-service, payment-service and evil-service ...")
     with Stage() as stage:
-        say(
-            f"  ready after {time.monotonic() - began:.1f} s; policies: STRICT mutual TLS, least privilege, default deny"
-        )
+        say(f"  ready after {time.monotonic() - began:.1f} s; STRICT mutual TLS, least privilege, default deny")
         stage.early = copy_of(stage, "early")
         sent, failed = traffic(stage)
         say(f"  {sent} orders paid over mutual TLS while all certificates were renewed; {failed} failed")

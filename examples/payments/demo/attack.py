@@ -8,6 +8,7 @@ from typing import Any
 
 from examples.payments.demo.stage import Stage
 
+FIRST_ERROR = 400  # HTTP statuses from here on are refusals
 EVIDENCE = 3.0  # seconds to wait for the entry of something no answer was waited for
 
 
@@ -105,7 +106,7 @@ def answered(answer: dict[str, Any], code: str, *, hint: str = "", secret: str =
     except ValueError:
         problem = {}
     found = str(problem.get("code", ""))
-    stopped = answer["status"] >= 400 and found == code and (not secret or secret not in answer["body"])
+    stopped = answer["status"] >= FIRST_ERROR and found == code and (not secret or secret not in answer["body"])
     return Outcome(stopped, f"{answer['status']} {found}".strip(), code, str(problem.get("incident", "")), hint)
 
 

@@ -60,11 +60,7 @@ class Wire:
 
 
 class Stage:
-    """Everything that runs. Use it as a context manager; afterwards nothing is left.
-
-    Args:
-        insecure_identities: hand identities out by join token, as where the kernel cannot attest.
-    """
+    """Everything that runs. Use it as a context manager; afterwards nothing is left."""
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="hauberk-demo-"))
@@ -204,10 +200,7 @@ class Stage:
     def join(self, entry: str) -> Runtime:
         """Give this process an identity."""
         config = load(environ={}, arguments={"directory": str(self.state), "trust_domain": DOMAIN})
-        if self.kernel:
-            environ = {"HAUBERK_IDENTITY_ENTRY": entry}
-        else:
-            environ = {"HAUBERK_JOIN_TOKEN": self.token(entry)}
+        environ = {"HAUBERK_IDENTITY_ENTRY": entry} if self.kernel else {"HAUBERK_JOIN_TOKEN": self.token(entry)}
         return connect(config=config, environ=environ)
 
     # what the commands do

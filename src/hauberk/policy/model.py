@@ -173,7 +173,7 @@ def to_data(document: Document) -> dict[str, object]:
         if document.mode != "UNSET":
             spec["mtls"] = {"mode": document.mode}
         if document.ports:
-            spec["portLevelMtls"] = {port: {"mode": mode} for port, mode in sorted(document.ports.items())}
+            spec["portLevelMtls"] = {str(port): {"mode": mode} for port, mode in sorted(document.ports.items())}
     else:
         if document.target_refs:
             spec["targetRefs"] = [dict(ref) for ref in document.target_refs]
