@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from hauberk.cli import _COMMANDS, cli
+from hauberk.cli import COMMANDS, main
+from hauberk.cli._group import cli
 
 
 def hauberk(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
@@ -16,17 +17,24 @@ def hauberk(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 
-def test_help_loads_no_command() -> None:
+def test_help_loads_neither_click_nor_any_command() -> None:
     program = (
-        "import sys\nfrom hauberk.cli import cli\n"
-        "try: cli(['--help'])\nexcept SystemExit: pass\n"
-        "print([name for name in sys.modules if name.startswith('hauberk.cli.') and not name.endswith('_output')])"
+        "import sys\nfrom hauberk.cli import main\nsys.argv = ['hauberk', '--help']\nmain()\n"
+        "print(sorted(name for name in sys.modules if name == 'click' or name.startswith('hauberk.cli.')))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("name", sorted(_COMMANDS))
+def test_the_short_cut_for_help_says_what_click_would_say(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["hauberk", "--help"])
+    main()
+    assert capsys.readouterr().out == CliRunner().invoke(cli, ["--help"], prog_name="hauberk").output
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_command_has_help(name: str) -> None:
     result = CliRunner().invoke(cli, [name, "--help"])
     assert result.exit_code == 0

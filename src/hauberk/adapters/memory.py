@@ -8,7 +8,7 @@ from time import time
 from hauberk.adapters._write import check_append, check_row
 from hauberk.core.event import Entry
 from hauberk.core.ports import Append, Head, Put, Row, Write
-from hauberk.errors import RecordsError
+from hauberk.errors import Conflict, RecordsError
 
 
 class MemoryStore:
@@ -58,7 +58,7 @@ class MemoryStore:
     def _append(self, append: Append) -> None:
         taken = [entry.id for entry in append.entries if (append.log, entry.id) in self._ids]
         if taken:
-            raise RecordsError("HBK-703", "an event id is in the log already")
+            raise Conflict("an event id is there already", log=append.log)
         self._heads[append.log] = append.head
         self._logs.setdefault(append.log, []).extend(append.entries)
         for entry in append.entries:

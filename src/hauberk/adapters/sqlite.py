@@ -16,7 +16,7 @@ from typing import Any
 from hauberk.adapters._write import check_append, check_row
 from hauberk.core.event import Entry
 from hauberk.core.ports import Append, Delete, Head, Put, Row, Write
-from hauberk.errors import RecordsError
+from hauberk.errors import Conflict, RecordsError
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS head (log TEXT PRIMARY KEY, size INTEGER, frontier BLOB, checkpoint BLOB, epoch INTEGER)
@@ -43,6 +43,8 @@ def _mapped() -> Iterator[None]:
     """Keep driver exceptions inside."""
     try:
         yield
+    except sqlite3.IntegrityError as error:
+        raise Conflict("an event id, or a position, is there already") from error
     except sqlite3.ProgrammingError as error:
         raise RecordsError("HBK-706", "the store is closed") from error
     except sqlite3.DatabaseError as error:

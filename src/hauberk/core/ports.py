@@ -94,7 +94,8 @@ class Store(Protocol):
         """Apply `write` atomically and return the store's revision.
 
         Raises:
-            Conflict: an expectation failed; nothing was written; `context["found"]` is what is there.
+            Conflict: an expectation failed, or an event id is in the log already; nothing was written; where it was an
+                expectation, `context["found"]` is what is there.
             OutcomeUnknown: the connection was lost during the commit.
             RecordsError: HBK-703 the engine failed, nothing was written; HBK-706 closed or unusable.
         """

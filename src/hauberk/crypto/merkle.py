@@ -65,10 +65,24 @@ class Frontier:
         """Add one leaf by its hash."""
         roots, rest = self._roots, self.size
         while rest & 1:
-            hashed = node_hash(roots.pop(), hashed)
+            hashed = sha256(b"\x01" + roots.pop() + hashed).digest()
             rest >>= 1
         roots.append(hashed)
         self.size += 1
+
+    def append_noting(self, hashed: bytes, height: int) -> list[bytes]:
+        """Add one leaf and return the roots of the subtrees it completes at multiples of `height`, lowest first."""
+        roots, rest, level = self._roots, self.size, 0
+        found = []
+        while rest & 1:
+            hashed = sha256(b"\x01" + roots.pop() + hashed).digest()
+            rest >>= 1
+            level += 1
+            if level % height == 0:
+                found.append(hashed)
+        roots.append(hashed)
+        self.size += 1
+        return found
 
     def root(self) -> bytes:
         """Return the root of the tree."""

@@ -18,7 +18,6 @@ from hauberk.policy.model import (
     Operation,
     Rule,
     Source,
-    camel,
     rule_id,
 )
 
@@ -132,22 +131,22 @@ def clauses_of(policy: AuthorizationPolicy, names: Names) -> Iterator[Clause]:
 
 def _source_tests(source: Source, policy: AuthorizationPolicy, names: Names) -> tuple[Test, ...]:
     tests = []
-    for attribute in SOURCE_FIELDS.values():
+    for name, attribute in SOURCE_FIELDS.items():
         values = getattr(source, attribute)
         if values:
             negative = attribute.startswith("not_")
-            field = f"from.source.{camel(attribute)}"
+            field = f"from.source.{name}"
             tests.append(_peer_test(attribute.removeprefix("not_"), values, field, policy, names, negative=negative))
     return tuple(tests)
 
 
 def _operation_tests(operation: Operation) -> tuple[Test, ...]:
     tests = []
-    for attribute in OPERATION_FIELDS.values():
+    for name, attribute in OPERATION_FIELDS.items():
         values = getattr(operation, attribute)
         if values:
             base = attribute.removeprefix("not_")
-            field = f"to.operation.{camel(attribute)}"
+            field = f"to.operation.{name}"
             make, read = _OPERATIONS[base]
             matching = matchers.any_of([make(value) for value in values])
             negative = attribute.startswith("not_")

@@ -5,6 +5,7 @@ allows; anything else is denied. AUDIT and dry-run policies never change the ans
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 
 from hauberk.core.call import Call, Workload
 from hauberk.core.decision import Basis, Decision, Layer, Verdict
@@ -36,7 +37,6 @@ class Engine:
         self.clauses = tuple(clause for policy in self.selected for clause in clauses_of(policy, names))
         self._open = not any(policy.action is Action.ALLOW and not policy.dry_run for policy in self.selected)
         self._views = _views(self.clauses)
-        self._tcp = _views([kept for clause in self.clauses if (kept := clause.for_tcp()) is not None])
         basis = Basis(self.digest, revision)
         self._decisions = {clause.rule: _answer(clause, basis) for clause in self.clauses}
         self._no_match = Decision(Verdict.DENY, Layer.POLICY, "HBK-300", None, basis, NO_MATCH)
@@ -46,7 +46,7 @@ class Engine:
     def decide(self, call: Call) -> Decision:
         """Answer for a call; with an empty method it is a TCP connection."""
         method, path = call.method, call.path
-        views = self._views if method else self._tcp
+        views = self._views if method else self._tcp_views
         peer = call.peer.id
         view = views.known.get(peer)
         if view is None:
@@ -62,6 +62,11 @@ class Engine:
                     self._told(self._decisions[clause.rule], view, call) if view.audit else self._decisions[clause.rule]
                 )
         return self._told(self._no_match, view, call) if view.audit else self._no_match
+
+    @cached_property
+    def _tcp_views(self) -> Views:
+        """The clauses as they are on a connection without HTTP; made when the first such call comes."""
+        return _views([kept for clause in self.clauses if (kept := clause.for_tcp()) is not None])
 
     @staticmethod
     def _told(decision: Decision, view: View, call: Call) -> Decision:

@@ -23,22 +23,25 @@ class TileWriter:
         self._edge = [bytearray(part) for part in edge or [b""]]
         self._changed: dict[tuple[int, int], bytes] = {}
 
-    def append(self, hashed: bytes) -> None:
-        """Add one leaf hash."""
+    def append(self, hashed: bytes, frontier: Frontier) -> None:
+        """Add one leaf hash, to the tiles and to the frontier, which gives the hashes of the higher levels."""
         self._size += 1
-        level = 0
-        while True:
-            edge = self._edge[level]
-            edge += hashed
-            if len(edge) < WIDTH * HASH_BYTES:
-                return
-            data = bytes(edge)
-            self._changed[level, (self._size >> _WIDTH_BITS * (level + 1)) - 1] = data
-            edge.clear()
-            hashed = _tile_root(data)
-            level += 1
+        edge = self._edge[0]
+        edge += hashed
+        if self._size % WIDTH:
+            frontier.append(hashed)
+            return
+        self._finish(0)
+        for level, root in enumerate(frontier.append_noting(hashed, _WIDTH_BITS), 1):
             if level == len(self._edge):
                 self._edge.append(bytearray())
+            self._edge[level] += root
+            if len(self._edge[level]) == WIDTH * HASH_BYTES:
+                self._finish(level)
+
+    def _finish(self, level: int) -> None:
+        self._changed[level, (self._size >> _WIDTH_BITS * (level + 1)) - 1] = bytes(self._edge[level])
+        self._edge[level].clear()
 
     def take(self) -> list[Tile]:
         """Return every tile that changed since the last call: the finished ones and the unfinished edge."""
@@ -48,13 +51,6 @@ class TileWriter:
             if edge:
                 tiles.append(Tile(level, self._size >> _WIDTH_BITS * (level + 1), bytes(edge)))
         return tiles
-
-
-def _tile_root(data: bytes) -> bytes:
-    frontier = Frontier()
-    for at in range(0, len(data), HASH_BYTES):
-        frontier.append(data[at : at + HASH_BYTES])
-    return frontier.root()
 
 
 def load_writer(store: Store, log: str, size: int) -> TileWriter:

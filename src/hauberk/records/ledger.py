@@ -9,7 +9,7 @@ a log that was edited under us is refused rather than continued.
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from hashlib import sha256
 
@@ -21,7 +21,7 @@ from hauberk.core.ports import Append, Head, Store, Write
 from hauberk.crypto.merkle import Frontier, leaf_hash
 from hauberk.crypto.note import Checkpoint, encode_key, sign_checkpoint, verify_checkpoint
 from hauberk.crypto.signing import SigningKey
-from hauberk.errors import RecordsError, Tampered
+from hauberk.errors import Conflict, RecordsError, Tampered
 from hauberk.records._encode import encode_event
 from hauberk.records._tiles import StoredTree, load_writer
 
@@ -190,18 +190,26 @@ class Ledger:
             self._closing.set()
 
     def _commit(self, events: Sequence[Event]) -> list[Receipt]:
-        known = dict(self._store.find(self.origin, [event.id for event in events])) if events else {}
+        """Append events. That none of them is in the log already is tried first and looked up only when it is wrong."""
+        try:
+            return self._append(events, {})
+        except Conflict:
+            self._reload()
+            return self._append(events, self._store.find(self.origin, [event.id for event in events]))
+
+    def _append(self, events: Sequence[Event], known: Mapping[bytes, int]) -> list[Receipt]:
+        positions = dict(known)
         encoded = {event.id: encode_event(event) for event in events}
-        fresh = list({event.id: event for event in events if event.id not in known}.values())
+        fresh = list({event.id: event for event in events if event.id not in positions}.values())
         if fresh:
             self._learn_versions(fresh)
             frontier = self._frontier.copy()
             entries = list(self._entries(fresh, encoded, frontier))
             head = self._sign(frontier)
             self._store.commit(Write(Append(self.origin, self._head.size, entries, head, self._tiles.take())))
-            known.update((entry.id, entry.position) for entry in entries)
+            positions.update((entry.id, entry.position) for entry in entries)
             self._head, self._frontier = head, frontier
-        return [Receipt(event.id, known[event.id]) for event in events]
+        return [Receipt(event.id, positions[event.id]) for event in events]
 
     def _learn_versions(self, events: Iterable[Event]) -> None:
         if len(self._versions) > CACHED_STREAMS:
@@ -220,8 +228,7 @@ class Ledger:
             version = versions[event.stream] = versions[event.stream] + 1
             leaf = encode_leaf(position, now, version, sha256(meta).digest(), sha256(public).digest())
             hashed = leaf_hash(leaf)
-            frontier.append(hashed)
-            self._tiles.append(hashed)
+            self._tiles.append(hashed, frontier)
             yield Entry(position, event.id, event.stream, event.type, version, leaf, meta, public)
             position += 1
 

@@ -1,0 +1,1 @@
+"""Benches: us and the peers in one run, as ratios."""
