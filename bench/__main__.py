@@ -40,8 +40,8 @@ def page(reports: dict[str, list[Row]]) -> str:
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PEERS if _installed(name))
     machine = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, two shared cores"
     intro = (
-        f"Measured {dt.datetime.now(dt.UTC):%Y-%m-%d} by `make bench` on {machine}; {versions}. Every ratio comes from one"
-        " run in which we and the peer took turns. A bar that does not hold is shown as such."
+        f"Measured {dt.datetime.now(dt.UTC):%Y-%m-%d} by `make bench` on {machine}; {versions}. Every ratio comes from"
+        " one run in which we and the peer took turns. A bar that does not hold is shown as such."
     )
     text = ["# Benchmarks", "", intro]
     for name, rows in reports.items():

@@ -45,8 +45,12 @@ def _ours(directory: Path, numbers: list[int]) -> Callable[[], float]:
         ledger = Ledger(store, SigningKey.generate(), "bench/ledger")
         batches = [events(BATCH) for _ in range(BATCHES)]
         started = time.perf_counter()
-        for batch in batches:
-            ledger.append_batch(batch).result()
+        waiting = ledger.append_batch(batches[0])
+        for batch in batches[1:]:  # the next batch is handed over while the last one is written
+            following = ledger.append_batch(batch)
+            waiting.result()
+            waiting = following
+        waiting.result()
         took = time.perf_counter() - started
         ledger.close()
         store.close()
@@ -146,7 +150,10 @@ def run(progress: Progress) -> list[Row]:
         progress("verifying")
         return [
             at_least(
-                "ledger.append", ours.median / same.median, 0.7, note="of plain inserts into the same table and indexes"
+                "ledger.append",
+                ours.median / same.median,
+                0.7,
+                note="of plain inserts into the same table and indexes; one batch waits while one is written",
             ),
             Row("ledger.append.bare", ours.median / found["bare"].median, "x", note="of plain inserts without indexes"),
             Row("ledger.rate", ours.median, "events/s", note=ours.note("events/s")),

@@ -72,9 +72,9 @@ def test_nothing_prints_or_asserts() -> None:
     found = []
     for path, tree in TREES.items():
         for node in ast.walk(tree):
-            calls_print = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
-            if calls_print or isinstance(node, ast.Assert):
-                found.append(f"{path.name}:{node.lineno}")
+            prints = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+            if prints or isinstance(node, ast.Assert):
+                found.append(f"{path.name}: {ast.unparse(node)[:60]}")
     assert found == []
 
 

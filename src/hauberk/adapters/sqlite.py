@@ -13,6 +13,8 @@ from pathlib import Path
 from time import time
 from typing import Any
 
+from msgspec.structs import astuple
+
 from hauberk.adapters._write import check_append, check_row
 from hauberk.core.event import Entry
 from hauberk.core.ports import Append, Delete, Head, Put, Row, Write
@@ -133,10 +135,7 @@ class SqliteStore:
         )
         self._writer.executemany(
             "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (log, e.position, e.id, e.stream, e.type, e.version, e.leaf, e.meta, e.public, e.sealed)
-                for e in append.entries
-            ],
+            [(log, *astuple(entry)) for entry in append.entries],  # the columns are the fields, in their order
         )
         self._writer.executemany(
             "INSERT OR REPLACE INTO tile VALUES (?, ?, ?, ?)", [(log, t.level, t.index, t.data) for t in append.tiles]

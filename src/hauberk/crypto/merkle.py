@@ -5,7 +5,7 @@ as a leaf. A `Frontier` holds the roots of the complete subtrees of a growing tr
 follows RFC 9162 sections 2.1.3.2 and 2.1.4.2 and raises; it never returns a truth value.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from hmac import compare_digest
 
@@ -63,12 +63,19 @@ class Frontier:
 
     def append(self, hashed: bytes) -> None:
         """Add one leaf by its hash."""
-        roots, rest = self._roots, self.size
-        while rest & 1:
-            hashed = sha256(b"\x01" + roots.pop() + hashed).digest()
-            rest >>= 1
-        roots.append(hashed)
-        self.size += 1
+        self.extend((hashed,))
+
+    def extend(self, hashes: Iterable[bytes]) -> None:
+        """Add many leaves by their hashes."""
+        roots, size = self._roots, self.size
+        for leaf in hashes:
+            hashed, rest = leaf, size
+            while rest & 1:
+                hashed = sha256(b"\x01" + roots.pop() + hashed).digest()
+                rest >>= 1
+            roots.append(hashed)
+            size += 1
+        self.size = size
 
     def append_noting(self, hashed: bytes, height: int) -> list[bytes]:
         """Add one leaf and return the roots of the subtrees it completes at multiples of `height`, lowest first."""

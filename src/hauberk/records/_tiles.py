@@ -4,6 +4,8 @@ Level 0 of a tile set holds leaf hashes, level 1 the roots of 256 leaves, and so
 kilobytes however long the log is, and a verifier can name the very leaf that was rewritten.
 """
 
+from collections.abc import Sequence
+
 from hauberk.core.ports import Store, Tile
 from hauberk.crypto.merkle import HASH_BYTES, Frontier, Tree
 
@@ -23,16 +25,25 @@ class TileWriter:
         self._edge = [bytearray(part) for part in edge or [b""]]
         self._changed: dict[tuple[int, int], bytes] = {}
 
-    def append(self, hashed: bytes, frontier: Frontier) -> None:
-        """Add one leaf hash, to the tiles and to the frontier, which gives the hashes of the higher levels."""
-        self._size += 1
-        edge = self._edge[0]
-        edge += hashed
-        if self._size % WIDTH:
-            frontier.append(hashed)
-            return
+    def extend(self, hashes: Sequence[bytes], frontier: Frontier) -> None:
+        """Add leaf hashes, to the tiles and to the frontier, which gives the hashes of the higher levels."""
+        at = 0
+        while at < len(hashes):
+            room = WIDTH - self._size % WIDTH
+            part = hashes[at : at + room]
+            at += len(part)
+            self._size += len(part)
+            self._edge[0] += b"".join(part)
+            if len(part) < room:
+                frontier.extend(part)
+            else:
+                frontier.extend(part[:-1])
+                self._complete(frontier.append_noting(part[-1], _WIDTH_BITS))
+
+    def _complete(self, roots: Sequence[bytes]) -> None:
+        """A tile of level 0 is full; `roots` are the hashes it adds to the levels above."""
         self._finish(0)
-        for level, root in enumerate(frontier.append_noting(hashed, _WIDTH_BITS), 1):
+        for level, root in enumerate(roots, 1):
             if level == len(self._edge):
                 self._edge.append(bytearray())
             self._edge[level] += root

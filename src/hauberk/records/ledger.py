@@ -18,7 +18,7 @@ import msgspec
 from hauberk.core.clock import SYSTEM_CLOCK, Clock
 from hauberk.core.event import Entry, Event, Receipt, encode_leaf
 from hauberk.core.ports import Append, Head, Store, Write
-from hauberk.crypto.merkle import Frontier, leaf_hash
+from hauberk.crypto.merkle import Frontier
 from hauberk.crypto.note import Checkpoint, encode_key, sign_checkpoint, verify_checkpoint
 from hauberk.crypto.signing import SigningKey
 from hauberk.errors import Conflict, RecordsError, Tampered
@@ -43,6 +43,7 @@ class _Job(msgspec.Struct):
     """Events that share one future."""
 
     events: Sequence[Event]
+    parts: Sequence[tuple[bytes, bytes]]  # meta and public of each, encoded by the caller's thread
     done: "Future[list[Receipt]]"
 
 
@@ -117,7 +118,12 @@ class Ledger:
         if self._closing.is_set():
             done.set_exception(RecordsError("HBK-706", "the ledger is closed"))
             return done
-        self._queue.put(_Job(events, done))
+        try:
+            parts = [encode_event(event) for event in events]
+        except RecordsError as error:
+            done.set_exception(error)
+            return done
+        self._queue.put(_Job(events, parts, done))
         return done
 
     def offer(self, event: Event) -> "Future[Receipt] | None":
@@ -125,17 +131,21 @@ class Ledger:
         if self._closing.is_set():
             return self.submit(event)
         try:
-            self._queue.put_nowait(_Job((event,), Future()))
+            job = _Job((event,), (encode_event(event),), Future())
+        except RecordsError:
+            return self.submit(event)
+        try:
+            self._queue.put_nowait(job)
         except queue.Full:
             full: Future[Receipt] = Future()
-            threading.Thread(target=self._push, args=(event, full), daemon=True).start()
+            threading.Thread(target=self._push, args=(job, full), daemon=True).start()
             return full
         return None
 
-    def _push(self, event: Event, taken: "Future[Receipt]") -> None:
+    def _push(self, job: _Job, taken: "Future[Receipt]") -> None:
         """Wait for room on a thread of its own, so that an event loop need not."""
-        self._queue.put(_Job((event,), Future()))
-        taken.set_result(Receipt(event.id, None, "ledger"))
+        self._queue.put(job)
+        taken.set_result(Receipt(job.events[0].id, None, "ledger"))
 
     def _take(self) -> list[_Job] | None:
         """Return all that waits, at least one job; None when it is time to stop."""
@@ -158,7 +168,7 @@ class Ledger:
     def _run(self) -> None:
         while (jobs := self._take()) is not None:
             try:
-                receipts = self._commit([event for job in jobs for event in job.events])
+                receipts = self._commit(jobs)
             except RecordsError as error:
                 self._reload()
                 self._one_by_one(jobs, error)
@@ -174,7 +184,7 @@ class Ledger:
                 job.done.set_exception(error)
                 continue
             try:
-                job.done.set_result(self._commit(job.events))
+                job.done.set_result(self._commit([job]))
             except RecordsError as own:
                 self._reload()
                 job.done.set_exception(own)
@@ -189,27 +199,29 @@ class Ledger:
         except RecordsError:
             self._closing.set()
 
-    def _commit(self, events: Sequence[Event]) -> list[Receipt]:
+    def _commit(self, jobs: Sequence[_Job]) -> list[Receipt]:
         """Append events. That none of them is in the log already is tried first and looked up only when it is wrong."""
+        pairs = [pair for job in jobs for pair in zip(job.events, job.parts, strict=True)]
         try:
-            return self._append(events, {})
+            return self._append(pairs, {})
         except Conflict:
             self._reload()
-            return self._append(events, self._store.find(self.origin, [event.id for event in events]))
+            return self._append(pairs, self._store.find(self.origin, [event.id for event, _ in pairs]))
 
-    def _append(self, events: Sequence[Event], known: Mapping[bytes, int]) -> list[Receipt]:
+    def _append(self, pairs: Sequence[tuple[Event, tuple[bytes, bytes]]], known: Mapping[bytes, int]) -> list[Receipt]:
         positions = dict(known)
-        encoded = {event.id: encode_event(event) for event in events}
-        fresh = list({event.id: event for event in events if event.id not in positions}.values())
+        fresh = {pair[0].id: pair for pair in pairs if pair[0].id not in positions}.values()
         if fresh:
-            self._learn_versions(fresh)
+            self._learn_versions(event for event, _ in fresh)
             frontier = self._frontier.copy()
-            entries = list(self._entries(fresh, encoded, frontier))
+            entries = self._entries(fresh, frontier)
             head = self._sign(frontier)
             self._store.commit(Write(Append(self.origin, self._head.size, entries, head, self._tiles.take())))
-            positions.update((entry.id, entry.position) for entry in entries)
             self._head, self._frontier = head, frontier
-        return [Receipt(event.id, positions[event.id]) for event in events]
+            if len(entries) == len(pairs):
+                return [Receipt(entry.id, entry.position) for entry in entries]
+            positions.update((entry.id, entry.position) for entry in entries)
+        return [Receipt(event.id, positions[event.id]) for event, _ in pairs]
 
     def _learn_versions(self, events: Iterable[Event]) -> None:
         if len(self._versions) > CACHED_STREAMS:
@@ -219,18 +231,19 @@ class Ledger:
             found = self._store.versions(self.origin, sorted(unknown))
             self._versions.update({stream: found.get(stream, 0) for stream in unknown})
 
-    def _entries(
-        self, events: Iterable[Event], encoded: dict[bytes, tuple[bytes, bytes]], frontier: Frontier
-    ) -> Iterator[Entry]:
+    def _entries(self, pairs: Iterable[tuple[Event, tuple[bytes, bytes]]], frontier: Frontier) -> list[Entry]:
+        """Turn events into entries at the end of the log. The hottest loop here: names are local on purpose."""
         now, position, versions = self._clock.time_ns(), frontier.size, self._versions
-        for event in events:
-            meta, public = encoded[event.id]
-            version = versions[event.stream] = versions[event.stream] + 1
+        entries, hashes = [], []
+        for event, (meta, public) in pairs:
+            stream = event.stream
+            version = versions[stream] = versions[stream] + 1
             leaf = encode_leaf(position, now, version, sha256(meta).digest(), sha256(public).digest())
-            hashed = leaf_hash(leaf)
-            self._tiles.append(hashed, frontier)
-            yield Entry(position, event.id, event.stream, event.type, version, leaf, meta, public)
+            hashes.append(sha256(b"\x00" + leaf).digest())
+            entries.append(Entry(position, event.id, stream, event.type, version, leaf, meta, public))
             position += 1
+        self._tiles.extend(hashes, frontier)
+        return entries
 
     def _sign(self, frontier: Frontier) -> Head:
         note = sign_checkpoint(Checkpoint(self.origin, frontier.size, frontier.root()), self._signer)
