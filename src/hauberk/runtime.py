@@ -222,8 +222,8 @@ class Runtime:
     def _mtls_mode(self, port: int) -> str:
         return self._engine.mtls_mode(port) if self.source is not None else "DISABLE"
 
-    def _revoked(self, spiffe_id: str, serial: str) -> bool:
-        return self._revocations.covers(spiffe_id, serial)
+    def _revoked(self) -> Revocations | None:
+        return None if self._revocations is NO_REVOCATIONS else self._revocations
 
     # what is in force
 
@@ -249,7 +249,7 @@ class Runtime:
     def revoke(self, revocations: Revocations) -> int:
         """Exchange the list, close the open connections of whoever is on it, and return how many those were."""
         with self._lock:
-            self._revocations = revocations
+            self._revocations = revocations if revocations.ids or revocations.serials else NO_REVOCATIONS
         return self.connections.close_revoked(revocations.serials, revocations.ids)
 
     def admit(self, peer: "SvidInfo") -> None:

@@ -4,6 +4,9 @@ import os
 import time
 from collections.abc import Callable
 
+_VERSION_BITS = (0x7 << 76) | (0x2 << 62)  # version 7, variant 2
+_RANDOM_BITS = (1 << 80) - 1 & ~((0xF << 76) | (0x3 << 62))
+
 
 def uuid7(*, now_ns: int | None = None, random: Callable[[int], bytes] = os.urandom) -> bytes:
     """Return 16 bytes that sort by time and whose 74 random bits nobody guesses.
@@ -13,10 +16,7 @@ def uuid7(*, now_ns: int | None = None, random: Callable[[int], bytes] = os.uran
         random: source of randomness.
     """
     millis = (time.time_ns() if now_ns is None else now_ns) // 1_000_000
-    value = (millis << 80) | int.from_bytes(random(10))
-    value = (value & ~(0xF << 76)) | (0x7 << 76)
-    value = (value & ~(0x3 << 62)) | (0x2 << 62)
-    return value.to_bytes(16)
+    return ((millis << 80) | (int.from_bytes(random(10)) & _RANDOM_BITS) | _VERSION_BITS).to_bytes(16)
 
 
 def incident_id(random: Callable[[int], bytes] = os.urandom) -> str:

@@ -24,6 +24,7 @@ class Inbound(msgspec.Struct):
         destination_ip: local address of the connection.
         port: local port of the connection.
         time: Unix seconds.
+        body: a body of unknown length follows; said by the canonical guard.
         call: made by the canonical guard.
     """
 
@@ -39,4 +40,5 @@ class Inbound(msgspec.Struct):
     destination_ip: str = ""
     port: int = 0
     time: float = 0.0
+    body: bool = True
     call: Call | None = None

@@ -25,11 +25,13 @@ class Head:
         host: the one Host, as sent; empty where HTTP/1.0 left it out.
         length: the announced length of the body in bytes, or None.
         body: whether a body follows.
+        size: of all fields together, in bytes.
     """
 
-    __slots__ = ("body", "host", "length")
+    __slots__ = ("body", "host", "length", "size")
 
-    def __init__(self, host: str, length: int | None, *, body: bool) -> None:
+    def __init__(self, host: str, length: int | None, *, body: bool, size: int) -> None:
+        self.size = size
         self.host = host
         self.length = length
         self.body = body
@@ -64,7 +66,9 @@ def check_framing(headers: Sequence[tuple[bytes, bytes]], limits: Limits, *, htt
     length = _length(lengths, codings, http_version)
     if length is not None and length > limits.body_bytes:
         raise EdgeError("HBK-404", "the announced body is too large", bytes=length)
-    return Head(_host(hosts, http_version), length, body=bool(length) or bool(codings) or http_version >= "2")
+    return Head(
+        _host(hosts, http_version), length, body=bool(length) or bool(codings) or http_version >= "2", size=total
+    )
 
 
 def _length(lengths: list[bytes], codings: list[bytes], http_version: str) -> int | None:

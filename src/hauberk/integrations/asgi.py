@@ -29,6 +29,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 INTERNAL_ERROR = 500
 MAX_CAUSE = 2000  # characters of a traceback in the record
 POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
+_WEBSOCKET_STARTS = frozenset({"websocket.accept", "websocket.http.response.start"})
 _NOBODY = ("", 0)
 _NO_EXTENSION: dict[str, Any] = {}
 
@@ -62,13 +63,17 @@ class Protected:
             return
         if scope["type"] not in {"http", "websocket"}:
             return
-        inbound = inbound_of(scope)
+        extension = (scope.get("extensions") or _NO_EXTENSION).get("hauberk") or _NO_EXTENSION
+        inbound = inbound_of(scope, extension)
         decision = self.runtime.check(inbound)
         if decision.verdict is Verdict.ALLOW and inbound.call is not None:
             waiting = self.runtime.record_allow(inbound.call, decision)
             if waiting is None or await self._recorded(waiting, scope, send):
                 scope["headers"] = inbound.headers
-                await _Exchange(self.runtime, inbound, receive, send).run(self.app, scope)
+                exchange = _Exchange(self.runtime, inbound, receive, send)
+                # Our own server times bodies, and a body of known length cannot grow: then there is nothing to watch.
+                watched = inbound.body or extension is _NO_EXTENSION
+                await exchange.run(self.app, scope, exchange.receive if watched else receive)
             return
         incident = incident_id()
         if await self._recorded(self.runtime.record_denial(inbound, decision, incident), scope, send):
@@ -84,12 +89,16 @@ class Protected:
         return True
 
 
-def inbound_of(scope: Scope) -> Inbound:
-    """Read an ASGI scope (ASGI 3, HTTP and WebSocket) into what guards look at; nothing is believed."""
-    extension = (scope.get("extensions") or _NO_EXTENSION).get("hauberk") or _NO_EXTENSION
-    connection = extension.get("connection")
-    client, server = scope.get("client") or _NOBODY, scope.get("server") or _NOBODY
+def inbound_of(scope: Scope, extension: MutableMapping[str, Any] = _NO_EXTENSION) -> Inbound:
+    """Read an ASGI scope (ASGI 3, HTTP and WebSocket) into what guards look at; nothing is believed.
+
+    Args:
+        scope: of the request.
+        extension: what our own server knows about the connection.
+    """
     path: str = scope["path"]
+    connection = extension.get("connection")
+    address, destination_ip, port = extension.get("ends") or ends_of(scope)
     return Inbound(
         scope.get("method", "GET"),
         scope.get("raw_path") or path.encode("utf-8", "surrogateescape"),
@@ -98,12 +107,18 @@ def inbound_of(scope: Scope) -> Inbound:
         scope["headers"],
         scope["http_version"],
         extension.get("peer", ANONYMOUS),
-        connection.closing if connection is not None else "",
-        Address(client[0] or "", client[1] or 0),
-        server[0] or "",
-        server[1] or 0,
+        "" if connection is None else connection.closing,
+        address,
+        destination_ip,
+        port,
         time.time(),
     )
+
+
+def ends_of(scope: Scope) -> tuple[Address, str, int]:
+    """Return the peer's address, and our own address and port; the same for every request of a connection."""
+    client, server = scope.get("client") or _NOBODY, scope.get("server") or _NOBODY
+    return Address(client[0] or "", client[1] or 0), server[0] or "", server[1] or 0
 
 
 async def _refuse(scope: Scope, send: Send, code: str, incident: str) -> None:
@@ -117,6 +132,10 @@ async def _answer(send: Send, code: str, incident: str) -> None:
     status, headers, body = problem(code, incident)
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+async def _nothing() -> None:
+    pass
 
 
 class _Exchange:
@@ -145,13 +164,13 @@ class _Exchange:
         self._started = False
         self._held = False  # a 500 of the application's own, which nobody gets to see
         self._refused = ""
-        self._deadline = asyncio.get_running_loop().time() + runtime.limits.body_seconds
+        self._deadline = 0.0
 
-    async def run(self, app: App, scope: Scope) -> None:
+    async def run(self, app: App, scope: Scope, receive: Receive) -> None:
         """Call the application; afterwards there is an answer, whatever it did."""
         cause = ""
         try:
-            await app(scope, self._bounded_receive, self._watched_send)
+            await app(scope, receive, self._watched_send)
         except EdgeError as refused:
             self._refused = self._refused or refused.code
         except Exception as error:  # noqa: BLE001  # the boundary: nothing an application raises may reach a caller
@@ -161,7 +180,8 @@ class _Exchange:
         elif cause or self._held:
             await self._fail(cause or "the application answered 500")
 
-    async def _bounded_receive(self) -> Message:
+    async def receive(self) -> Message:
+        """Receive for the application, within the limits of a body."""
         if not self._more:
             return await self._receive()
         message = await self._in_time()
@@ -177,6 +197,8 @@ class _Exchange:
 
     async def _in_time(self) -> Message:
         """Receive within the time a body may take."""
+        if not self._deadline:
+            self._deadline = asyncio.get_running_loop().time() + self._runtime.limits.body_seconds
         try:
             async with asyncio.timeout_at(self._deadline):
                 return await self._receive()
@@ -184,18 +206,19 @@ class _Exchange:
             self._refused = "HBK-407"
             raise EdgeError("HBK-407", "the body came too slowly") from None
 
-    async def _watched_send(self, message: Message) -> None:
+    def _watched_send(self, message: Message) -> Awaitable[None]:
+        kind = message["type"]
         if self._refused or self._held:
-            return
-        if message["type"] == "http.response.start":
+            return _nothing()
+        if kind == "http.response.start":
             if message["status"] == INTERNAL_ERROR:
                 self._held = True
-                return
+                return _nothing()
             self._started = True
-        elif message["type"] in {"websocket.accept", "websocket.http.response.start"}:
+        elif kind in _WEBSOCKET_STARTS:
             self._started = True
             self._more = False
-        await self._send(message)
+        return self._send(message)
 
     async def _refuse_late(self) -> None:
         """The body turned out to be too large or too slow while the application was reading it."""

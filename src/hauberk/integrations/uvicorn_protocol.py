@@ -1,7 +1,7 @@
 """uvicorn's HTTP/1.1 protocol, with who is calling in the ASGI scope and a limit on what comes before that matters.
 
-`scope["extensions"]["hauberk"]` is `{"peer": Principal, "tls": ConnectionInfo | None, "local": PeerCredentials | None,
-"connection": Connection}`, made once per connection. What never becomes a request (malformed bytes, a head beyond its
+`scope["extensions"]["hauberk"]` holds `peer` (Principal), `tls` (ConnectionInfo or None), `local` (PeerCredentials or
+None), `connection` (Connection) and `ends` (both addresses), made once per connection. What never becomes a request (malformed bytes, a head beyond its
 limit or its time) is answered here, as RFC 9457 problem, because no ASGI application ever sees it. Trailer fields
 (RFC 9112 section 7.1.2) are dropped: uvicorn would append them to the headers the application is reading already.
 """
@@ -18,6 +18,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from hauberk.core.call import Address
 from hauberk.core.ids import incident_id
 from hauberk.core.limits import DEFAULT_LIMITS, Limits
 from hauberk.core.ports import PeerCredentials
@@ -27,7 +28,6 @@ from hauberk.identity.attest import peer_credentials
 from hauberk.transport.connection import (
     AGED,
     Connection,
-    ConnectionInfo,
     Connections,
     connection_info,
     local_principal,
@@ -84,6 +84,7 @@ class HauberkProtocol(HttpToolsProtocol):
         self._progress = False  # the last bytes completed something
         self._stalled = 0  # bytes received in a row that completed nothing
         self._began = time.monotonic()  # when the head, or the wait for one, began; 0 while nothing is awaited
+        self._body_began = 0.0  # when the last head was complete
         self._refusal = ""
         self._poisoned = False  # answered and lingering; whatever still comes is ignored
 
@@ -98,7 +99,13 @@ class HauberkProtocol(HttpToolsProtocol):
         svid = info.peer if info is not None else None
         self.peer = peer_principal(svid) if local is None else local_principal(local)
         self.connection: Connection = self.registry.register(svid, self._close_from_any_thread)
-        self._extension = _extension(self.peer, info, local, self.connection)
+        self._extension: dict[str, object] = {
+            "peer": self.peer,
+            "tls": info,
+            "local": local,
+            "connection": self.connection,
+            "ends": _ends(self),
+        }
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave the registry."""
@@ -141,6 +148,7 @@ class HauberkProtocol(HttpToolsProtocol):
         self._open = False
         self._progress = True
         self._began = 0.0
+        self._body_began = time.monotonic()
         if self._bound > self._limit and self._head_size() > self._limit:
             self._refuse("HBK-403")
         if self.url[:1] != b"/":
@@ -205,8 +213,17 @@ class HauberkProtocol(HttpToolsProtocol):
                 self.send_400_response("")
             else:
                 self.transport.close()
+        elif not self._open and self._body_late(now):
+            self._refusal = "HBK-407"
+            self.send_400_response("")
         if self.connection.closing == AGED and now - self.connection.opened_at > max_age:
             self.transport.abort()
+
+    def _body_late(self, now: float) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or self._poisoned or cycle.response_complete or not cycle.more_body:
+            return False
+        return now - self._body_began > self.limits.body_seconds
 
     def _refuse(self, code: str) -> None:
         self._refusal = code
@@ -282,7 +299,6 @@ def _local_peer(transport: asyncio.Transport) -> PeerCredentials | None:
         return None
 
 
-def _extension(
-    peer: Principal, tls: ConnectionInfo | None, local: PeerCredentials | None, connection: Connection
-) -> dict[str, object]:
-    return {"peer": peer, "tls": tls, "local": local, "connection": connection}
+def _ends(protocol: HttpToolsProtocol) -> tuple[Address, str, int]:
+    client, server = protocol.client or ("", 0), protocol.server or ("", 0)
+    return Address(client[0], client[1] or 0), server[0], server[1] or 0

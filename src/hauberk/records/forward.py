@@ -7,7 +7,6 @@ answer was lost) is sent again; the ledger knows its event ids and stores nothin
 """
 
 import logging
-import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -18,10 +17,12 @@ from hauberk.core.clock import SYSTEM_CLOCK, Clock
 from hauberk.core.event import Event, Receipt
 from hauberk.errors import HauberkError, RecordsError
 from hauberk.records.batch import MAX_EVENTS
+from hauberk.records.inbox import Inbox
 from hauberk.records.spool import Spool
 
 QUEUE = 10_000
 BATCH = MAX_EVENTS // 2
+LINGER = 0.05  # seconds an event nobody waits for may wait for company on its way to the authority
 RETRY = 0.5  # seconds between two attempts to reach the authority
 UNREACHABLE = "HBK-902"
 REFUSED = "HBK-705"
@@ -33,6 +34,10 @@ Send = Callable[[bytes], Sequence[int]]
 class _Job(msgspec.Struct):
     event: Event
     done: "Future[Receipt] | None"
+
+
+def _weight(_job: _Job) -> int:
+    return 1
 
 
 class Forwarder:
@@ -62,7 +67,7 @@ class Forwarder:
         self._spool = spool
         self._insecure = insecure_unrecorded
         self._clock = clock
-        self._queue: queue.Queue[_Job | None] = queue.Queue(queue_size)
+        self._inbox: Inbox[_Job] = Inbox(queue_size, LINGER)
         self._next_try = 0.0
         self.unrecorded = 0  # events let go under `insecure_unrecorded`
         self._failing = False  # the last batch could be put nowhere: whoever comes next waits for the outcome
@@ -77,43 +82,21 @@ class Forwarder:
         if self._closing.is_set():
             done.set_exception(RecordsError("HBK-706", "the recorder is closed"))
         else:
-            self._queue.put(_Job(event, done))
+            self._inbox.put(_Job(event, done))
         return done
 
     def offer(self, event: Event) -> "Future[Receipt] | None":
         """Take an event behind the queue; a future only when it is full, resolved once there was room."""
         if self._closing.is_set() or self._failing:
             return self.submit(event)
-        try:
-            self._queue.put_nowait(_Job(event, None))
-        except queue.Full:
-            done: Future[Receipt] = Future()
-            threading.Thread(target=self._queue.put, args=(_Job(event, done),), daemon=True).start()
-            return done
-        return None
-
-    def _take(self) -> list[_Job] | None:
-        """Return what waits; an empty list when it is time to look at the spool; None to stop."""
-        try:
-            first = self._queue.get(timeout=RETRY if self._spool.depth else None)
-        except queue.Empty:
-            return []
-        if first is None:
+        if self._inbox.offer(_Job(event, None)):
             return None
-        jobs = [first]
-        while len(jobs) < BATCH:
-            try:
-                job = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if job is None:
-                self._queue.put(None)
-                break
-            jobs.append(job)
-        return jobs
+        done: Future[Receipt] = Future()
+        threading.Thread(target=self._inbox.put, args=(_Job(event, done),), daemon=True).start()
+        return done
 
     def _run(self) -> None:
-        while (jobs := self._take()) is not None:
+        while (jobs := self._inbox.take(BATCH, _weight, timeout=RETRY if self._spool.depth else None)) is not None:
             self._drain()
             if jobs:
                 self._deliver(jobs)
@@ -175,11 +158,6 @@ class Forwarder:
                 _log.error("the authority refused a spooled batch: %s", error.code)
             self._spool.drop()
 
-    @property
-    def full(self) -> bool:
-        """Whether the memory queue is full."""
-        return self._queue.full()
-
     def depth(self) -> int:
         """Return how many batches wait in the spool."""
         return self._spool.depth
@@ -192,6 +170,6 @@ class Forwarder:
         """Deliver or spool what was taken, waiting at most `timeout` seconds, then stop."""
         if not self._closing.is_set():
             self._closing.set()
-            self._queue.put(None)
+            self._inbox.close()
         self._thread.join(timeout)
         self._spool.close()

@@ -7,7 +7,6 @@ leaves the process only once that write is durable. On start the stored frontier
 a log that was edited under us is refused rather than continued.
 """
 
-import queue
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -24,9 +23,11 @@ from hauberk.crypto.signing import SigningKey
 from hauberk.errors import Conflict, RecordsError, Tampered
 from hauberk.records._encode import encode_event
 from hauberk.records._tiles import StoredTree, load_writer
+from hauberk.records.inbox import Inbox
 
 QUEUE = 10_000  # events waiting for the sequencer; beyond it callers wait (back-pressure), nothing is lost
 BATCH = 5_000  # events per commit; bounds the memory and the latency of one transaction
+LINGER = 0.02  # seconds an event nobody waits for may wait for company; bounds what a crash loses of those
 CACHED_STREAMS = 10_000  # stream versions kept in memory; the rest are looked up
 
 
@@ -45,6 +46,10 @@ class _Job(msgspec.Struct):
     events: Sequence[Event]
     parts: Sequence[tuple[bytes, bytes]]  # meta and public of each, encoded by the caller's thread
     done: "Future[list[Receipt]]"
+
+
+def _weight(job: _Job) -> int:
+    return len(job.events)
 
 
 def _one(receipts: "Future[list[Receipt]]") -> "Future[Receipt]":
@@ -87,7 +92,7 @@ class Ledger:
         self._frontier = self._checked(self._head)
         self._tiles = load_writer(store, origin, self._head.size)
         self._versions: dict[str, int] = {}
-        self._queue: queue.Queue[_Job | None] = queue.Queue(queue_size)
+        self._inbox: Inbox[_Job] = Inbox(queue_size, LINGER)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"ledger {origin}", daemon=True)
         self._thread.start()
@@ -123,7 +128,7 @@ class Ledger:
         except RecordsError as error:
             done.set_exception(error)
             return done
-        self._queue.put(_Job(events, parts, done))
+        self._inbox.put(_Job(events, parts, done))
         return done
 
     def offer(self, event: Event) -> "Future[Receipt] | None":
@@ -134,39 +139,21 @@ class Ledger:
             job = _Job((event,), (encode_event(event),), Future())
         except RecordsError:
             return self.submit(event)
-        try:
-            self._queue.put_nowait(job)
-        except queue.Full:
-            full: Future[Receipt] = Future()
-            threading.Thread(target=self._push, args=(job, full), daemon=True).start()
-            return full
-        return None
+        if self._inbox.offer(job):
+            return None
+        full: Future[Receipt] = Future()
+        threading.Thread(target=self._push, args=(job, full), daemon=True).start()
+        return full
 
     def _push(self, job: _Job, taken: "Future[Receipt]") -> None:
         """Wait for room on a thread of its own, so that an event loop need not."""
-        self._queue.put(job)
+        self._inbox.put(job)
         taken.set_result(Receipt(job.events[0].id, None, "ledger"))
 
-    def _take(self) -> list[_Job] | None:
-        """Return all that waits, at least one job; None when it is time to stop."""
-        first = self._queue.get()
-        if first is None:
-            return None
-        jobs, count = [first], len(first.events)
-        while count < BATCH:
-            try:
-                job = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if job is None:
-                self._queue.put(None)
-                break
-            jobs.append(job)
-            count += len(job.events)
-        return jobs
-
     def _run(self) -> None:
-        while (jobs := self._take()) is not None:
+        while (jobs := self._inbox.take(BATCH, _weight)) is not None:
+            if not jobs:
+                continue
             try:
                 receipts = self._commit(jobs)
             except RecordsError as error:
@@ -278,5 +265,5 @@ class Ledger:
         """Commit what was taken, waiting at most `timeout` seconds, then stop. The store stays open."""
         if not self._closing.is_set():
             self._closing.set()
-            self._queue.put(None)
+            self._inbox.close()
         self._thread.join(timeout)

@@ -1,0 +1,91 @@
+"""What waits for a recording thread: a bounded queue that wakes its reader seldom.
+
+Events somebody waits for wake the reader at once. Events nobody waits for may linger a few milliseconds, so that one
+commit, or one request to the authority, carries many. Adding one costs an append and two comparisons.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+_Item = TypeVar("_Item")
+
+
+class Inbox(Generic[_Item]):
+    """Many writers, one reader. Thread-safe.
+
+    Args:
+        size: items that may wait.
+        linger: seconds that items nobody waits for may stay.
+    """
+
+    def __init__(self, size: int, linger: float) -> None:
+        self._size = size
+        self._linger = linger
+        self._items: deque[_Item] = deque()  # appended and popped atomically
+        self._some = threading.Event()  # there may be items, or the end has come
+        self._urgent = threading.Event()  # somebody waits, or the end has come
+        self._room = threading.Condition()  # told after items were taken
+        self._closed = False
+
+    def offer(self, item: _Item) -> bool:
+        """Add an item nobody waits for; False when there is no room."""
+        if len(self._items) >= self._size:
+            return False
+        self._items.append(item)
+        if not self._some.is_set():
+            self._some.set()
+        return True
+
+    def put(self, item: _Item) -> None:
+        """Add an item that somebody waits for; waits for room."""
+        self.wait_for_room()
+        self._items.append(item)
+        self._urgent.set()
+        self._some.set()
+
+    def wait_for_room(self) -> None:
+        """Return once there is room. Writers racing for the last place may exceed the bound by their number."""
+        if len(self._items) >= self._size:
+            self._urgent.set()
+            with self._room:
+                self._room.wait_for(lambda: len(self._items) < self._size or self._closed)
+
+    def take(self, limit: int, weight: Callable[[_Item], int], *, timeout: float | None = None) -> list[_Item] | None:
+        """Return what waits, oldest first.
+
+        Args:
+            limit: items whose weights together reach this end the batch.
+            weight: of an item.
+            timeout: seconds after which an empty list is returned.
+
+        Returns:
+            None once the inbox is closed and empty.
+        """
+        if not self._items and not self._closed and not self._some.wait(timeout):
+            return []
+        if not self._urgent.is_set():
+            self._urgent.wait(self._linger)
+        self._some.clear()
+        self._urgent.clear()
+        found: list[_Item] = []
+        total = 0
+        while self._items and total < limit:
+            item = self._items.popleft()
+            total += weight(item)
+            found.append(item)
+        if self._items or self._closed:
+            self._some.set()
+            self._urgent.set()
+        with self._room:
+            self._room.notify_all()
+        return found if found or not self._closed else None
+
+    def close(self) -> None:
+        """Let the reader have what waits and then the end."""
+        self._closed = True
+        self._urgent.set()
+        self._some.set()
+        with self._room:
+            self._room.notify_all()
