@@ -1,5 +1,7 @@
 """X.509-SVIDs and requests: what the standard wants, and every go-spiffe vector classified right."""
 
+import pickle
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -90,8 +92,6 @@ def test_signatures_are_of_the_key_and_the_message() -> None:
 
 
 def test_private_keys_show_and_travel_nowhere(authority: CertificateAuthority) -> None:
-    import pickle
-
     key = WorkloadKey.generate()
     assert "PRIVATE" not in repr(key)
     for secret in (key, authority):

@@ -1,9 +1,10 @@
 """uvicorn's HTTP/1.1 protocol, with who is calling in the ASGI scope and a limit on what comes before that matters.
 
 `scope["extensions"]["hauberk"]` holds `peer` (Principal), `tls` (ConnectionInfo or None), `local` (PeerCredentials or
-None), `connection` (Connection) and `ends` (both addresses), made once per connection. What never becomes a request (malformed bytes, a head beyond its
-limit or its time) is answered here, as RFC 9457 problem, because no ASGI application ever sees it. Trailer fields
-(RFC 9112 section 7.1.2) are dropped: uvicorn would append them to the headers the application is reading already.
+None), `connection` (Connection) and `ends` (both addresses), made once per connection. What never becomes a request
+(malformed bytes, a head beyond its limit or its time) is answered here, as RFC 9457 problem, because no ASGI
+application ever sees it. Trailer fields (RFC 9112 section 7.1.2) are dropped: uvicorn would append them to the headers
+the application is reading already.
 """
 
 import asyncio
