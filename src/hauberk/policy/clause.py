@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
 
 from hauberk.core.call import Call
+from hauberk.core.decision import Decision, Layer, Verdict
 from hauberk.policy import matchers
 from hauberk.policy.model import (
     OPERATION_FIELDS,
@@ -26,6 +27,9 @@ _ID_FIELDS = frozenset({"principals", "namespaces", "service_accounts", "trust_d
 _HTTP_SOURCES = frozenset({"request_principals"})
 _HTTP_OPERATIONS = frozenset({"hosts", "methods", "paths"})
 _HTTP_KEYS = ("request.",)
+
+
+_UNANSWERED = Decision(Verdict.DENY, Layer.POLICY, "HBK-300", reason="no engine has compiled this clause")
 
 
 class Group(IntEnum):
@@ -75,9 +79,9 @@ class Test:
 
 
 class Clause:
-    """A conjunction of tests, and the rule it came from."""
+    """A conjunction of tests, the rule it came from, and what the engine answers when it is the one that matches."""
 
-    __slots__ = ("group", "line", "place", "policy", "rule", "tests")
+    __slots__ = ("answer", "group", "line", "place", "policy", "rule", "tests")
 
     def __init__(self, policy: AuthorizationPolicy, index: int, rule: Rule, tests: tuple[Test, ...]) -> None:
         self.policy = policy
@@ -85,6 +89,7 @@ class Clause:
         self.line = rule.line
         self.place = policy.place
         self.tests = tests
+        self.answer = _UNANSWERED
         self.group = Group.AUDIT if policy.dry_run else Group[policy.action.value]
 
     def matches(self, call: Call) -> bool:

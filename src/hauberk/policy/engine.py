@@ -36,9 +36,10 @@ class Engine:
         self.selected = tuple(policy for policy in _authorization(policies) if _applies(policy, policies, target))
         self.clauses = tuple(clause for policy in self.selected for clause in clauses_of(policy, names))
         self._open = not any(policy.action is Action.ALLOW and not policy.dry_run for policy in self.selected)
-        self._views = _views(self.clauses)
         basis = Basis(self.digest, revision)
-        self._decisions = {clause.rule: _answer(clause, basis) for clause in self.clauses}
+        for clause in self.clauses:
+            clause.answer = _answer(clause, basis)
+        self._views = _views(self.clauses)
         self._no_match = Decision(Verdict.DENY, Layer.POLICY, "HBK-300", None, basis, NO_MATCH)
         self._no_policy = Decision(Verdict.ALLOW, Layer.POLICY, "", None, basis, NO_ALLOW_POLICY)
         self._modes = _Modes(policies, target)
@@ -53,14 +54,12 @@ class Engine:
             view = views.see(peer)
         for table in view.deny:
             if (clause := table.find(method, path, call)) is not None:
-                return self._told(self._decisions[clause.rule], view, call)
+                return self._told(clause.answer, view, call) if view.audit else clause.answer
         if self._open:
-            return self._told(self._no_policy, view, call)
+            return self._told(self._no_policy, view, call) if view.audit else self._no_policy
         for table in view.allow:
             if (clause := table.find(method, path, call)) is not None:
-                return (
-                    self._told(self._decisions[clause.rule], view, call) if view.audit else self._decisions[clause.rule]
-                )
+                return self._told(clause.answer, view, call) if view.audit else clause.answer
         return self._told(self._no_match, view, call) if view.audit else self._no_match
 
     @cached_property

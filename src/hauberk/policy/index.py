@@ -91,9 +91,11 @@ class Table:
         """Return a clause that matches, or None. The lowest one, so that reports are stable."""
         mask = self._exact.get(path, self._any_path)
         for length, table in self._prefixes:
-            mask |= table.get(path[:length], 0)
+            if (found := table.get(path[:length])) is not None:
+                mask |= found
         for length, table in self._suffixes:
-            mask |= table.get(path[-length:], 0)
+            if (found := table.get(path[-length:])) is not None:
+                mask |= found
         mask &= self._methods.get(method, self._other_methods)
         while mask:
             at = (mask & -mask).bit_length() - 1
