@@ -9,6 +9,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from time import time
 from typing import Any
@@ -37,7 +38,13 @@ INSERT OR IGNORE INTO revision VALUES (1, 0);
 """
 BUSY_SECONDS = 30.0  # another process may hold the write lock this long before we give up
 _ENTRY = "position, id, stream, type, version, leaf, meta, public, sealed"
+_ROWS_AT_ONCE = 128  # rows of one statement; more are no faster, and ten columns stay far below SQLite's own limit
 _CHUNK = 500  # bound variables per query; SQLite's own limit is far higher
+
+
+@cache
+def _values(columns: int, rows: int) -> str:
+    return ",".join(["(" + ",".join("?" * columns) + ")"] * rows)
 
 
 @contextmanager
@@ -133,13 +140,21 @@ class SqliteStore:
             "INSERT OR REPLACE INTO head VALUES (?, ?, ?, ?, ?)",
             (log, head.size, head.frontier, head.checkpoint, head.epoch),
         )
-        self._writer.executemany(
-            "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [(log, *astuple(entry)) for entry in append.entries],  # the columns are the fields, in their order
-        )
-        self._writer.executemany(
-            "INSERT OR REPLACE INTO tile VALUES (?, ?, ?, ?)", [(log, t.level, t.index, t.data) for t in append.tiles]
-        )
+        # The columns are the fields, in their order.
+        self._insert("INSERT INTO entry VALUES ", [(log, *astuple(entry)) for entry in append.entries])
+        self._insert("INSERT OR REPLACE INTO tile VALUES ", [(log, t.level, t.index, t.data) for t in append.tiles])
+
+    def _insert(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        """Insert rows, many in one statement: `executemany` lets go of the interpreter lock at each row, and beside a
+        busy event loop getting it back takes milliseconds, for each row. Powers of two keep the statements few.
+        """
+        at, many = 0, _ROWS_AT_ONCE
+        while at < len(rows):
+            while many > len(rows) - at:
+                many //= 2
+            part = rows[at : at + many]
+            self._writer.execute(statement + _values(len(part[0]), many), [value for row in part for value in row])
+            at += many
 
     def _row(self, row: Put | Delete) -> None:
         found = _row(self._writer, row.space, row.key, self._now())
