@@ -30,11 +30,16 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Spread(msgspec.Struct, frozen=True):
-    """Median, lowest and highest of the rounds."""
+    """Median, lowest and highest of the rounds, and what each round gave, in order."""
 
     median: float
     low: float
     high: float
+    rounds: tuple[float, ...]
+
+    def over(self, other: "Spread") -> "Spread":
+        """Return the spread of the ratios, round by round: what slowed a round down slowed both down."""
+        return spread([mine / theirs for mine, theirs in zip(self.rounds, other.rounds, strict=True)])
 
     def note(self, unit: str = "") -> str:
         """Return the range in words."""
@@ -52,7 +57,7 @@ def interleave(cases: Mapping[str, Callable[[], float]], rounds: int) -> dict[st
 
 def spread(values: list[float]) -> Spread:
     """Return the spread of some values."""
-    return Spread(statistics.median(values), min(values), max(values))
+    return Spread(statistics.median(values), min(values), max(values), tuple(values))
 
 
 def timed(run: Callable[[], object], count: int) -> float:

@@ -10,6 +10,7 @@ import hauberk
 from examples.payments.payment_service import create_app
 from hauberk.adapters.sqlite import SqliteStore
 from hauberk.core.event import Event, Receipt
+from hauberk.core.ports import Draft
 from hauberk.crypto.signing import SigningKey
 from hauberk.integrations.uvicorn import serve
 from hauberk.records.fold import Folder
@@ -25,7 +26,7 @@ class Nowhere:
         done.set_result(Receipt(event.id, None, "nowhere"))
         return done
 
-    def offer(self, _event: Event) -> None:
+    def offer(self, _event: Event | Draft) -> None:
         """Forget an event."""
         return
 

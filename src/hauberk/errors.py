@@ -2,14 +2,14 @@
 
 ```
 HauberkError
-├── TransportError     HBK-1xx   ├── DataError          HBK-6xx
-├── IdentityError      HBK-2xx   ├── RecordsError       HBK-7xx
-├── PolicyError        HBK-3xx   │   ├── Conflict        HBK-701
-│   └── Denied         HBK-300   │   ├── OutcomeUnknown  HBK-702
-├── EdgeError          HBK-4xx   │   └── Tampered        HBK-710
-├── ResilienceError    HBK-5xx   ├── CoordinationError  HBK-8xx
-└── ConfigError        HBK-9xx
+├── TransportError     HBK-1xx   ├── RecordsError       HBK-7xx
+├── IdentityError      HBK-2xx   │   ├── Conflict        HBK-701
+├── PolicyError        HBK-3xx   │   ├── OutcomeUnknown  HBK-702
+│   └── Denied         HBK-300   │   └── Tampered        HBK-710
+├── EdgeError          HBK-4xx   └── ConfigError        HBK-9xx
 ```
+
+5xx is kept for resilience, 6xx for data and 8xx for coordination.
 
 An error has two faces. The public one is the constant sentence its code has in `REGISTRY`; it may be shown to anybody.
 The private one (`detail` and the typed fields in `context`) is for operators: it is in `diagnostics()`, never in
@@ -59,6 +59,7 @@ REGISTRY: dict[str, Spec] = {
     "HBK-212": Spec("the identity may not be requested by this caller", 403, ""),
     "HBK-213": Spec("the registration entry is not valid", 400, "hauberk entry create --help"),
     "HBK-214": Spec("the signature is not by this identity", 403, ""),
+    "HBK-215": Spec("not a certificate serial number", 400, "hex digits, as hauberk svid prints them"),
     # 3xx policy
     "HBK-300": Spec("not allowed", 403, "hauberk policy explain"),
     "HBK-301": Spec("the policy document is not valid", 400, "hauberk policy lint FILE"),
@@ -89,11 +90,9 @@ REGISTRY: dict[str, Spec] = {
     # 9xx configuration and runtime
     "HBK-901": Spec("the configuration is not valid", 500, "hauberk config"),
     "HBK-902": Spec("the authority cannot be reached", 503, "start it with: hauberk up"),
-    "HBK-903": Spec("an optional part is not installed", 500, ""),
     "HBK-904": Spec("sealed material cannot be opened", 500, "the key does not fit, or the file was changed"),
     "HBK-905": Spec("key material is missing or exposed", 500, "key files belong to you alone, mode 0600"),
     "HBK-906": Spec("the command was refused", 400, ""),
-    "HBK-999": Spec("an internal error happened", 500, "look the incident id up in the ledger"),
 }
 
 
@@ -128,9 +127,10 @@ class HauberkError(Exception):
         return REGISTRY[self.code].hint
 
     def diagnostics(self) -> str:
-        """Return the private story in one line, for operators only."""
+        """Return the private story in one line, for operators only; what a caller sent cannot start a second one."""
         fields = " ".join(f"{key}={value}" for key, value in self.context.items())
-        return " ".join(part for part in (f"{self.code} {self.public}", self.detail, fields) if part)
+        story = " ".join(part for part in (f"{self.code} {self.public}", self.detail, fields) if part)
+        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in story)
 
     def __str__(self) -> str:
         return f"{self.code} {self.public}"

@@ -62,14 +62,43 @@ class _PolicyGuard:
     name = "policy"
     layer = Layer.POLICY
 
-    def __init__(self, decide: Callable[[Call], Decision]) -> None:
-        self._decide = decide
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
 
     def check(self, inbound: Inbound) -> Decision | None:
         """Decide the call the canonical guard made."""
         if inbound.call is None:
             return Decision(Verdict.DENY, Layer.POLICY, "HBK-300", reason="there is no canonical call to decide")
-        return self._decide(inbound.call)
+        return self.engine.decide(inbound.call)
+
+
+class _Allowed(msgspec.Struct, frozen=True, gc=False):  # many wait in the queue, and none is part of a cycle
+    """The draft of the event that a call was let through."""
+
+    stream: str
+    actor: str
+    method: str
+    path: str
+    decision: Decision
+    time: float
+
+    def __call__(self) -> Event:
+        """Make the event."""
+        decision, time_ns = self.decision, int(self.time * 1e9)
+        data: dict[str, object] = {"method": self.method, "path": self.path[:MAX_RECORDED_PATH]}
+        if decision.audits:
+            data["audits"] = decision.audits
+        return Event(
+            id=uuid7(now_ns=time_ns),
+            type="request.allowed",
+            stream=self.stream,
+            time_ns=time_ns,
+            actor=self.actor,
+            outcome="allow",
+            rule=decision.rule or "",
+            digest=decision.basis.digest,
+            data=data,
+        )
 
 
 class Violation(Protocol):
@@ -125,16 +154,17 @@ class Runtime:
         self._on_close = list(on_close)
         self._more_status: list[Callable[[], Mapping[str, object]]] = []
         self._record_allows = record_allows
-        self._lock = threading.Lock()  # guards exchanges of _engine and _revocations
+        self._lock = threading.Lock()  # guards exchanges of the engine, _revocations and moment
         self._closed = False
-        self._engine = Engine(policies, workload, revision=revision)
+        self._policy = _PolicyGuard(Engine(policies, workload, revision=revision))
+        self.moment = object()  # another one whenever something else is in force: policies, revocations
         self._policies_at = clock.time()
         self._revocations = NO_REVOCATIONS
         self.last_error = ""  # of the last push that was refused
         self.guards: tuple[Guard, ...] = (
             ConnectionIdentity(self._mtls_mode, self._revoked),
             CanonicalRequest(workload, config.limits, frozenset(config.edge.trusted_hops)),
-            _PolicyGuard(self.decide),
+            self._policy,
         )
 
     @classmethod
@@ -192,7 +222,7 @@ class Runtime:
     @property
     def engine(self) -> Engine:
         """The policies in force, compiled for this service."""
-        return self._engine
+        return self._policy.engine
 
     @property
     def limits(self) -> Limits:
@@ -206,7 +236,7 @@ class Runtime:
 
     def decide(self, call: Call) -> Decision:
         """Ask the policies in force about any call, HTTP or not."""
-        return self._engine.decide(call)
+        return self._policy.engine.decide(call)
 
     def check(self, inbound: Inbound) -> Decision:
         """Run the guards over a request; the first refusal ends it."""
@@ -220,7 +250,7 @@ class Runtime:
         return answer
 
     def _mtls_mode(self, port: int) -> str:
-        return self._engine.mtls_mode(port) if self.source is not None else "DISABLE"
+        return self._policy.engine.mtls_mode(port) if self.source is not None else "DISABLE"
 
     def _revoked(self) -> Revocations | None:
         return None if self._revocations is NO_REVOCATIONS else self._revocations
@@ -235,9 +265,10 @@ class Runtime:
         """
         engine = Engine(policies, self.workload, revision=revision)
         with self._lock:
-            if revision < self._engine.revision:
-                raise PolicyError("HBK-304", "older", offered=revision, in_force=self._engine.revision)
-            self._engine = engine
+            if revision < self.engine.revision:
+                raise PolicyError("HBK-304", "older", offered=revision, in_force=self.engine.revision)
+            self._policy.engine = engine
+            self.moment = object()
             self._policies_at = self._clock.time()
             self.last_error = ""
 
@@ -250,6 +281,7 @@ class Runtime:
         """Exchange the list, close the open connections of whoever is on it, and return how many those were."""
         with self._lock:
             self._revocations = revocations if revocations.ids or revocations.serials else NO_REVOCATIONS
+            self.moment = object()
         return self.connections.close_revoked(revocations.serials, revocations.ids)
 
     def admit(self, peer: "SvidInfo") -> None:
@@ -297,26 +329,18 @@ class Runtime:
         )
         return self.recorder.submit(event)
 
-    def record_allow(self, call: Call, decision: Decision) -> Future[Receipt] | None:
-        """Record what was let through, behind the bounded queue; a future is back-pressure to wait for."""
+    def record_allow(self, call: Call, decision: Decision, time: float | None = None) -> Future[Receipt] | None:
+        """Record what was let through, behind the bounded queue; a future is back-pressure to wait for.
+
+        Args:
+            call: what was let through.
+            decision: on what ground.
+            time: Unix seconds, default the call's own.
+        """
         if not self._record_allows:
             return None
-        now = self._clock.time_ns()
-        data: dict[str, object] = {"method": call.method, "path": call.path[:MAX_RECORDED_PATH]}
-        if decision.audits:
-            data["audits"] = decision.audits
-        event = Event(
-            id=uuid7(now_ns=now),
-            type="request.allowed",
-            stream=self.stream,
-            time_ns=now,
-            actor=call.peer.id,
-            outcome="allow",
-            rule=decision.rule or "",
-            digest=decision.basis.digest,
-            data=data,
-        )
-        return self.recorder.offer(event)
+        at = call.time if time is None else time
+        return self.recorder.offer(_Allowed(self.stream, call.peer.id, call.method, call.path, decision, at))
 
     def record_failure(self, inbound: Inbound, incident: str, cause: str) -> Future[Receipt]:
         """Record why the application failed, under the incident id the caller was told."""
@@ -344,7 +368,7 @@ class Runtime:
 
     def status(self) -> Mapping[str, object]:
         """Return what is in force, as plain data."""
-        engine, source = self._engine, self.source
+        engine, source = self.engine, self.source
         status: dict[str, object] = {
             "service": self.stream.removeprefix("/services/"),
             "identity": str(source.spiffe_id) if source else None,

@@ -33,19 +33,35 @@ def check_private(path: Path, *, directory: bool = False) -> None:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write a new file, mode 0600, durable when this returns.
+    """Write a new file, mode 0600, durable when this returns; killed before, it leaves all of the file or nothing.
 
     Raises:
         ConfigError: HBK-905 it exists already, or cannot be written.
     """
+    part = path.with_name(f".{path.name}.part")
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        part.unlink(missing_ok=True)  # of a start that was killed
+        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        try:
+            os.link(part, path, follow_symlinks=False)  # unlike a rename, never replaces what is there
+        finally:
+            part.unlink()
+        _sync_directory(path.parent)
     except OSError as error:
         raise ConfigError("HBK-905", f"cannot be made: {error.strerror}", path=str(path)) from None
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
-        file.flush()
+
+
+def _sync_directory(path: Path) -> None:
+    """A new file is durable only once its name is."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
         os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 class FileKeySource:

@@ -5,8 +5,6 @@ import queue
 import threading
 from collections.abc import Callable
 
-from hauberk.errors import HauberkError
-
 QUEUE = 10_000  # messages per subscription; beyond it the oldest is dropped, as at-most-once allows
 _log = logging.getLogger("hauberk.bus")
 
@@ -31,6 +29,7 @@ class _Subscription:
         self._deliver = deliver
         self._queue: queue.Queue[tuple[str, bytes] | None] = queue.Queue(QUEUE)
         self._closed = False
+        self._reported: set[str] = set()  # what was said about this subscriber already
         self._thread = threading.Thread(target=self._run, name=f"bus {pattern}", daemon=True)
         self._thread.start()
 
@@ -46,16 +45,20 @@ class _Subscription:
             self._queue.get_nowait()
         except queue.Empty:
             return
-        _log.warning("a slow subscriber of %s lost a message", self.pattern)
+        self.report("is slow and lost a message")
+
+    def report(self, what: str) -> None:
+        """Say something about this subscriber, once: a flood of messages must not become a flood of lines."""
+        if what not in self._reported:
+            self._reported.add(what)
+            _log.warning("a subscriber of %s %s", self.pattern, what)
 
     def _run(self) -> None:
         while (message := self._queue.get()) is not None:
             if self._closed:
                 return
-            try:
+            with _Contained(self):
                 self._deliver(*message)
-            except (HauberkError, ValueError, TypeError, LookupError, OSError, RuntimeError) as error:
-                _log.warning("a subscriber of %s raised %s", self.pattern, type(error).__name__)
 
     def close(self) -> None:
         """Stop delivery and wait for the one in progress, unless it is the caller itself."""
@@ -64,6 +67,23 @@ class _Subscription:
         self.put(None)
         if threading.current_thread() is not self._thread:
             self._thread.join()
+
+
+class _Contained:
+    """The boundary to a subscriber's own code: whatever it raises costs it that message and nothing else."""
+
+    def __init__(self, subscription: _Subscription) -> None:
+        self._subscription = subscription
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, kind: type[BaseException] | None, _error: object, _trace: object) -> bool:
+        """Report an exception, and end it unless the interpreter itself wants to stop."""
+        if kind is None:
+            return False
+        self._subscription.report(f"raised {kind.__name__}")
+        return issubclass(kind, Exception)
 
 
 class LocalBus:

@@ -7,7 +7,7 @@ from time import time
 
 from hauberk.adapters._write import check_append, check_row
 from hauberk.core.event import Entry
-from hauberk.core.ports import Append, Head, Put, Row, Write
+from hauberk.core.ports import Append, Delete, Head, Put, Row, Write
 from hauberk.errors import Conflict, RecordsError
 
 
@@ -39,26 +39,39 @@ class MemoryStore:
         with self._lock:
             self._open()
             if write.append is not None:
-                check_append(write.append, self._heads.get(write.append.log, Head()))
-            for row in write.rows:
-                found = self.get(row.space, row.key)
-                check_row(row, found.revision if found else 0)
+                self._check(write.append)
+            changed = self._changed(write.rows)
             if write.append is not None:
                 self._append(write.append)
-            for row in write.rows:
-                if isinstance(row, Put):
-                    old = self._rows.get((row.space, row.key))
-                    revision = (old.revision if old else 0) + 1
-                    self._rows[row.space, row.key] = Row(row.key, row.value, revision, row.expires)
+            for key, row in changed.items():
+                if row is None:
+                    self._rows.pop(key, None)
                 else:
-                    self._rows.pop((row.space, row.key), None)
+                    self._rows[key] = row
             self._revision += 1
             return self._revision
 
-    def _append(self, append: Append) -> None:
-        taken = [entry.id for entry in append.entries if (append.log, entry.id) in self._ids]
-        if taken:
+    def _changed(self, rows: Sequence[Put | Delete]) -> Mapping[tuple[str, bytes], Row | None]:
+        """Return what each row becomes; a write may touch one more than once."""
+        changed: dict[tuple[str, bytes], Row | None] = {}
+        for row in rows:
+            key = (row.space, row.key)
+            old = changed.get(key) if key in changed else self._rows.get(key)
+            check_row(row, old.revision if old is not None and self._live(old) else 0)
+            revision = (old.revision if old else 0) + 1
+            changed[key] = Row(row.key, row.value, revision, row.expires) if isinstance(row, Put) else None
+        return changed
+
+    def _live(self, row: Row) -> bool:
+        return row.expires is None or row.expires > self._now()
+
+    def _check(self, append: Append) -> None:
+        check_append(append, self._heads.get(append.log, Head()))
+        ids = {entry.id for entry in append.entries}
+        if len(ids) < len(append.entries) or any((append.log, one) in self._ids for one in ids):
             raise Conflict("an event id is there already", log=append.log)
+
+    def _append(self, append: Append) -> None:
         self._heads[append.log] = append.head
         self._logs.setdefault(append.log, []).extend(append.entries)
         for entry in append.entries:
@@ -79,7 +92,7 @@ class MemoryStore:
         """Yield entries in order."""
         with self._lock:
             self._open()
-            rest = self._logs.get(log, [])[after + 1 :]
+            rest = self._logs.get(log, [])[max(0, after + 1) :]
         chosen = (
             entry
             for entry in rest
@@ -113,7 +126,7 @@ class MemoryStore:
         with self._lock:
             self._open()
             row = self._rows.get((space, key))
-        return row if row is not None and (row.expires is None or row.expires > self._now()) else None
+        return row if row is not None and self._live(row) else None
 
     def scan(self, space: str, prefix: bytes = b"", *, after: bytes = b"", limit: int = 1000) -> Iterator[Row]:
         """Yield live rows in key order."""

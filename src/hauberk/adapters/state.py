@@ -12,14 +12,17 @@ would silently start another trust domain or another log.
 
 import fcntl
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 from hauberk.adapters.keys import check_private, key_source, write_private
 from hauberk.crypto.keyring import Keyring, Purpose
-from hauberk.errors import ConfigError, IdentityError
+from hauberk.errors import ConfigError, HauberkError, IdentityError
 
 DATABASE = "hauberk.db"
+PUBLISHED = ("root.pem", "log.pub")  # written once every secret has been made
+_WRITABLE = stat.S_IWOTH
 
 
 class StateDirectory:
@@ -41,13 +44,24 @@ class StateDirectory:
         self._trust_domain = trust_domain
         self._complete = self.private / "complete"
         path.mkdir(mode=0o755, parents=True, exist_ok=True)
-        if not self.private.exists():
+        _check_shared(path)
+        # What is public was made from secrets: where it is, they were, and none may be made anew.
+        self._published = any(path.joinpath(name).exists() for name in PUBLISHED)
+        if not self.private.exists() and not self._published:
             self.private.mkdir(mode=0o700)
         _before_start(lambda: check_private(self.private, directory=True))
         self._lock = self._take_lock()
+        try:
+            self._open(keys)
+        except HauberkError:
+            self.close()
+            raise
+
+    def _open(self, keys: str) -> None:
         # A start that was killed before it was complete has promised nothing yet: what it made is taken up.
         self.first = not self._complete.exists()
-        self.keyring = Keyring(key_source(keys, self.private / "keys", create=self.first))
+        self._make = self.first and not self._published
+        self.keyring = Keyring(key_source(keys, self.private / "keys", create=self._make))
         if not self.first:
             _before_start(lambda: check_private(self.database))
 
@@ -79,7 +93,7 @@ class StateDirectory:
         """
         path = self.private / f"{name}.sealed"
         aad = f"{self._trust_domain}/{name}".encode()
-        if self.first and not path.exists():
+        if self._make and not path.exists():
             secret = make()
             write_private(path, self.keyring.seal(purpose, secret, aad=aad))
             return secret
@@ -106,6 +120,17 @@ class StateDirectory:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def _check_shared(path: Path) -> None:
+    """Refuse a directory in which anybody could exchange `private` or the sockets.
+
+    Raises:
+        IdentityError: HBK-210.
+    """
+    mode = path.stat().st_mode
+    if mode & _WRITABLE:
+        raise IdentityError("HBK-210", "open to others", path=str(path), mode=f"{stat.S_IMODE(mode):04o}")
 
 
 def _before_start(check: Callable[[], None]) -> None:

@@ -140,7 +140,7 @@ def _assemble(source: SvidSource, grant: Grant, config: Config, clock: Clock) ->
     follower.start()
     if not follower.ready.wait(FIRST_SNAPSHOT):
         runtime.close()
-        raise ConfigError("HBK-902", "no feed from the authority")
+        raise ConfigError("HBK-902", "no feed from the authority", why=follower.status()["last_error"])
     return runtime
 
 

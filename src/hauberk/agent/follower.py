@@ -1,7 +1,7 @@
 """Keeping a runtime fresh: one thread follows the feed, one renews the identity.
 
 Whatever goes wrong (the authority is away, a push does not verify, a policy of a newer version does not parse) the last
-good state stays in force, `Runtime.last_error` says why, and the next message is tried.
+good state stays in force, `Runtime.status()` says why and how old it is, and the next message is tried.
 """
 
 import logging
@@ -61,6 +61,7 @@ class Follower:
         self._remote = remote
         self._clock = clock
         self.state = FeedState(VerifyKey(feed_key), source.spiffe_id.trust_domain, clock=clock)
+        self._error = ""  # why the last poll failed; empty once one succeeds
         self.ready = threading.Event()  # the first snapshot is in force
         self._stop = threading.Event()
         self._renew_now = threading.Event()
@@ -86,13 +87,14 @@ class Follower:
             try:
                 changed = self.state.apply(self._remote.feed(self.state.after))
             except HauberkError as error:
-                self._runtime.last_error = error.code
+                self._error = error.code
                 self._stop.wait(pause)
                 pause = min(MAX_RETRY, pause * 2)
                 continue
-            pause = RETRY
+            pause, self._error = RETRY, ""
             for resource in changed:
                 self.take(resource)
+            self._runtime.connections.close_retiring(self._source.current().roots)
             self.ready.set()
 
     def take(self, resource: Resource) -> None:
@@ -135,23 +137,23 @@ class Follower:
             self._renew_now.set()
 
     def _keep_identity(self) -> None:
-        pause = RETRY
+        pause = 0.0  # after a failure: an order to renew stays good until it is carried out
         while not self._stop.is_set():
             due = renew_at(self._source.current().svid) - self._clock.time()
-            self._renew_now.wait(max(pause, due))
+            self._renew_now.wait(pause or max(RETRY, due))
             self._renew_now.clear()
             if self._stop.is_set():
                 return
             try:
                 self.renew()
-                pause = RETRY
+                pause = 0.0
             except HauberkError as error:
                 self._runtime.last_error = f"renewal: {error.code}"
                 _log.warning("the identity could not be renewed: %s", error.code)
                 pause = _uniform(RETRY, MAX_RETRY)
 
     def renew(self) -> None:
-        """Get a new certificate for a new key now.
+        """Get a new certificate for a new key now; connections made with the old one end with the request they are at.
 
         Raises:
             HauberkError: what the authority refused, or HBK-902.
@@ -159,16 +161,17 @@ class Follower:
         key, csr = new_request()
         grant = self._remote.renew(csr)
         self._source.update(key=key, svid=parse_svid(grant.chain))
+        self._runtime.connections.close_older_than(0.0)
 
     def status(self) -> Mapping[str, object]:
-        """Return number and age of the feed, as plain data."""
-        return {"number": self.state.number, "age": round(self.state.age(), 3)}
+        """Return number and age of the feed and why the last poll failed, as plain data."""
+        return {"number": self.state.number, "age": round(self.state.age(), 3), "last_error": self._error}
 
     def close(self) -> None:
         """Stop both threads."""
         self._stop.set()
         self._renew_now.set()
-        self._remote.close()
         for thread in self._threads:
             if thread.is_alive() and thread is not threading.current_thread():
                 thread.join(STOP_SECONDS)
+        self._remote.close()  # not under a poll: the number of its socket could be somebody else's by then

@@ -76,7 +76,7 @@ class Remote:
         content = body if isinstance(body, bytes) else None if body is None else msgspec.json.encode(body)
         try:
             answer = self._http.request(method, path, content=content, timeout=timeout)
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError) as error:  # RuntimeError: closed here
             raise ConfigError("HBK-902", type(error).__name__) from error
         if answer.is_success:
             return answer.content

@@ -5,8 +5,9 @@ own or root. Errors carry their details: whoever gets here owns the authority.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
+import re
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,15 +18,28 @@ from starlette.routing import Route
 
 from hauberk.authority.authority import Authority
 from hauberk.core.event import Entry
+from hauberk.core.ids import incident_id
 from hauberk.core.ports import PeerCredentials
 from hauberk.core.spiffe import SpiffeId
 from hauberk.core.wire import EntryForm, PolicyForm, PolicyName, RevokeForm, TokenForm, TokenReply
+from hauberk.edge.problem import problem
 from hauberk.errors import EdgeError, HauberkError, IdentityError
 from hauberk.identity.registration import RegistrationEntry
+from hauberk.records.ledger import Ledger
 from hauberk.records.view import entry_view
 
 MAX_BODY = 32 * 1024 * 1024
 MAX_LISTED = 1_000
+_NUMBER = re.compile(r"-?[0-9]{1,18}\Z")  # fits a 64-bit number
+
+
+class RotationForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`POST /admin/roots`: `prepare`, `activate` or `finish`; `force` although somebody is cut off."""
+
+    step: str
+    force: bool = False
+
+
 _Form = TypeVar("_Form")
 Command = Callable[[Request, str, bytes], object]
 
@@ -62,6 +76,10 @@ def _endpoint(command: Command) -> Callable[[Request], Any]:
     async def serve(request: Request) -> Response:
         try:
             actor = _actor(request)
+        except IdentityError as error:  # whoever is no administrator learns the code and nothing else
+            status, headers, text = problem(error.code, incident_id())
+            return Response(text, status, {key.decode(): value.decode() for key, value in headers})
+        try:
             body = await _body(request)
             value = await run_in_threadpool(command, request, actor, body)
         except HauberkError as error:
@@ -91,7 +109,7 @@ def _entries(authority: Authority) -> list[Route]:
             spiffe_id=SpiffeId.service(authority.config.trust_domain, form.namespace, form.account),
             selectors=frozenset(form.selectors),
             labels=form.labels,
-            ttl=form.ttl or authority.config.authority.svid_seconds,
+            ttl=authority.config.authority.svid_seconds if form.ttl is None else form.ttl,
         )
         authority.add_entry(entry, actor)
         return _entry_data(entry)
@@ -155,23 +173,33 @@ def _identities(authority: Authority) -> list[Route]:
     def renew(_request: Request, actor: str, _body: bytes) -> object:
         return {"number": authority.renew_all(actor)}
 
+    def roots(_request: Request, _actor: str, _body: bytes) -> object:
+        return authority.rotation()
+
+    def rotate(_request: Request, actor: str, body: bytes) -> object:
+        form = _decode(body, RotationForm)
+        return authority.rotate_root(form.step, actor, force=form.force)
+
     return [
         Route("/admin/svids", _endpoint(svids), methods=["GET"]),
         Route("/admin/revocations", _endpoint(revoke), methods=["POST"]),
         Route("/admin/renewal", _endpoint(renew), methods=["POST"]),
+        Route("/admin/roots", _endpoint(roots), methods=["GET"]),
+        Route("/admin/roots", _endpoint(rotate), methods=["POST"]),
     ]
 
 
 def _ledger(authority: Authority) -> list[Route]:
     def listed(request: Request, _actor: str, _body: bytes) -> object:
         query = request.query_params
-        limit = _number(query.get("limit", "50"))
-        size = authority.ledger.head().size
-        after = _number(query["after"]) if "after" in query else max(-1, size - 1 - limit)
-        found = authority.ledger.entries(
-            after=after, stream=query.get("stream"), kind=query.get("type"), limit=min(limit, MAX_LISTED)
-        )
-        return [entry_view(entry) for entry in _with_incident(found, query.get("incident", ""))]
+        limit = min(max(1, _number(query.get("limit", "50"))), MAX_LISTED)
+        stream, kind = query.get("stream"), query.get("type")
+        if "incident" in query:
+            return [entry_view(entry) for entry in _last(authority.ledger, 1, incident=query["incident"])]
+        if "after" not in query:
+            return [entry_view(entry) for entry in _last(authority.ledger, limit, stream=stream, kind=kind)]
+        found = authority.ledger.entries(after=_number(query["after"]), stream=stream, kind=kind, limit=limit)
+        return [entry_view(entry) for entry in found]
 
     def proof(request: Request, _actor: str, _body: bytes) -> object:
         return authority.ledger.proof(_number(request.path_params["position"]))
@@ -186,14 +214,23 @@ def _ledger(authority: Authority) -> list[Route]:
     ]
 
 
-def _with_incident(entries: Iterator[Entry], incident: str) -> Iterator[Entry]:
-    if not incident:
-        return entries
-    return islice((entry for entry in entries if f'"incident":"{incident}"'.encode() in entry.meta), 1)
+def _last(
+    ledger: Ledger, limit: int, *, stream: str | None = None, kind: str | None = None, incident: str = ""
+) -> Sequence[Entry]:
+    """Return the last entries of that sort, in order; looks at ever more of the end of the log."""
+    size, window = ledger.head().size, max(limit, MAX_LISTED)
+    mark = f'"incident":"{incident}"'.encode() if incident else b""
+    while True:
+        after = size - 1 - window
+        entries = ledger.entries(after=max(-1, after), stream=stream, kind=kind, limit=size)
+        found = deque((entry for entry in entries if mark in entry.meta), limit)
+        if len(found) == limit or after < 0:
+            return list(found)
+        window *= 4
 
 
 def _number(text: str) -> int:
-    if not text.lstrip("-").isdecimal() or len(text) > 18:  # noqa: PLR2004  # digits of a 64-bit number
+    if not _NUMBER.match(text):
         raise EdgeError("HBK-401", "a number is needed", found=text[:20])
     return int(text)
 

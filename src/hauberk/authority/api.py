@@ -9,8 +9,8 @@ Callers of the first two learn a code and its constant text; the administrator l
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -154,9 +154,10 @@ class FeedPoll:
 
     async def __call__(self, request: Request) -> Response:
         """Answer at once when there is something new, else with a heartbeat."""
-        after = request.query_params.get("after", "0")
+        peer, after = svid(request), request.query_params.get("after", "0")
         if not after.isdecimal() or len(after) > 18:  # noqa: PLR2004  # digits of a 64-bit number
             raise EdgeError("HBK-401", "after is a number")
+        self._authority.audience.heard(peer, int(after))
         changed = self._changed
         if int(after) == self._authority.publisher.number:
             with suppress(TimeoutError):  # silence: a heartbeat goes out
@@ -182,13 +183,20 @@ def mesh_app(authority: Authority) -> Starlette:
         return answer(BatchReply(tuple(positions)))
 
     poll = FeedPoll(authority)
+
+    @asynccontextmanager
+    async def life(_app: Starlette) -> AsyncIterator[None]:
+        yield
+        poll.forget()  # its loop ends, the authority may serve again in another
+
     return Starlette(
+        lifespan=life,
         routes=[
             Route("/v1/join", guarded(join), methods=["POST"]),
             Route("/v1/renew", guarded(renew), methods=["POST"]),
             Route("/v1/records", guarded(records), methods=["POST"]),
             Route("/v1/feed", guarded(poll.__call__), methods=["GET"]),
-        ]
+        ],
     )
 
 

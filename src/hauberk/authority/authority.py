@@ -4,22 +4,35 @@ No HTTP here; `authority.api` puts these methods on the wire. Every issue, refus
 it takes effect or is answered: what cannot be recorded is not done.
 """
 
-import os
+import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from hauberk.adapters.sqlite import SqliteStore
 from hauberk.adapters.state import StateDirectory
+from hauberk.authority.audience import Audience
 from hauberk.authority.policies import Applied, PolicyBook
 from hauberk.authority.publisher import Publisher
-from hauberk.authority.registry import Registry
+from hauberk.authority.refusals import Refusals
+from hauberk.authority.registry import Registry, parse_serial
+from hauberk.authority.roots import Roots, check_ready
 from hauberk.core.call import Workload
 from hauberk.core.clock import SYSTEM_CLOCK, Clock
 from hauberk.core.config import Config
 from hauberk.core.event import Event, Receipt
-from hauberk.core.feed import BUNDLES, RENEWAL, REVOCATIONS, BundleBody, RenewalBody, RevocationBody
+from hauberk.core.feed import (
+    BUNDLES,
+    RENEWAL,
+    REVOCATIONS,
+    BundleBody,
+    RenewalBody,
+    Resource,
+    RevocationBody,
+)
 from hauberk.core.ids import uuid7
 from hauberk.core.ports import PeerCredentials, Write
 from hauberk.core.spiffe import SpiffeId
@@ -27,9 +40,9 @@ from hauberk.core.wire import Grant
 from hauberk.crypto.keyring import Purpose
 from hauberk.crypto.signing import SigningKey
 from hauberk.crypto.x509 import CertificateAuthority, SvidInfo, WorkloadKey, fingerprint
-from hauberk.errors import ConfigError, HauberkError, IdentityError, RecordsError
+from hauberk.errors import HauberkError, IdentityError, PolicyError, RecordsError
 from hauberk.identity.attest import LinuxAttestor
-from hauberk.identity.bundle import BundleSet, TrustBundle
+from hauberk.identity.bundle import BundleSet
 from hauberk.identity.jointoken import JoinToken, grant, redeem
 from hauberk.identity.registration import RegistrationEntry, choose
 from hauberk.identity.revocation import NO_REVOCATIONS, Revocations
@@ -42,8 +55,11 @@ NAMESPACE = "hauberk-system"
 ACCOUNT = "authority"
 HANDOVER_SECONDS = 60.0  # `hauberk run` hands its token on at once
 RECORD_SECONDS = 10.0  # what cannot be recorded by then is refused
+MAX_TOKEN_SECONDS = 86_400.0  # a join token that lies about for longer is a password
 _IDENTITY = "/authority/identity"
 _ADMIN = "/authority/admin"
+_POLICY = "/authority/policy"
+_Written = TypeVar("_Written")
 
 
 class Authority:
@@ -67,12 +83,14 @@ class Authority:
         try:
             self._open(clock)
         except HauberkError:
+            if hasattr(self, "store"):
+                self.store.close()
             self.state.close()
             raise
 
     def _open(self, clock: Clock) -> None:
         state, domain = self.state, self.config.trust_domain
-        self.ca = self._load_ca(state, domain, clock)
+        self.roots = Roots(state, domain, clock=clock)
         log_key = SigningKey(state.secret("log", Purpose.LOG_KEY, lambda: SigningKey.generate().seed()))
         self.feed_key = SigningKey(state.secret("feed", Purpose.FEED_KEY, lambda: SigningKey.generate().seed()))
         self.store = SqliteStore(state.database, now=clock.time)
@@ -80,41 +98,43 @@ class Authority:
         self.recorder = Folder(self.ledger, rate=self.config.records.fold_rate, clock=clock)
         self.registry = Registry(self.store)
         self.publisher = Publisher(self.store, self.feed_key, domain, clock=clock)
-        self.policies = PolicyBook(self.publisher, self.config)
-        self.bundles = BundleSet(TrustBundle.of(domain, self.ca.root_der))
+        # Held from the moment a command looks at what is in force until it is recorded and done.
+        self._lock = threading.Lock()
+        self.policies = PolicyBook(self.publisher, self.config, self._lock)
+        self.audience = Audience(clock=clock)
         self.address = ""  # where the TLS listener is, once there is one
         self._attestor = LinuxAttestor()
-        self.attests = hasattr(os, "pidfd_open")
-        state.publish("root.pem", self.ca.root_pem)
+        self._revoked: tuple[Resource | None, Revocations] = (None, NO_REVOCATIONS)
         state.publish("log.pub", self.ledger.verifier.encode() + b"\n")
         state.complete()
         self._publish_bundles()
+        self._publish_revocations()
 
-    @staticmethod
-    def _load_ca(state: StateDirectory, domain: str, clock: Clock) -> CertificateAuthority:
-        made: list[CertificateAuthority] = []
+    @property
+    def ca(self) -> CertificateAuthority:
+        """Who signs."""
+        return self.roots.ca
 
-        def make() -> bytes:
-            made.append(CertificateAuthority.create(domain, clock=clock))
-            return msgspec.msgpack.encode((made[0].key_der(), made[0].root_der))
-
-        try:
-            key, root = msgspec.msgpack.decode(state.secret("ca", Purpose.CA_KEY, make), type=tuple[bytes, bytes])
-        except ConfigError as error:
-            if error.code != "HBK-904":
-                raise
-            raise IdentityError(
-                "HBK-210", "the CA key is of another trust domain or key", trust_domain=domain
-            ) from None
-        return CertificateAuthority.load(key, root)
+    @property
+    def bundles(self) -> BundleSet:
+        """Whom to trust."""
+        return self.roots.bundles
 
     def _publish_bundles(self) -> None:
+        """Bring what is published in line with the sealed file, which may be a step ahead after a crash."""
+        self.state.publish("root.pem", b"".join(bundle.pem for bundle in self.bundles))
         roots = {domain: tuple(roots) for domain, roots in self.bundles.roots.items()}
         found = self.publisher.get(BUNDLES)
         if found is None or msgspec.json.decode(found.body, type=BundleBody).roots != roots:
             self.publisher.put(BUNDLES, BundleBody(roots))
-        if self.publisher.get(REVOCATIONS) is None:
-            self.publisher.put(REVOCATIONS, RevocationBody())
+
+    def _publish_revocations(self, ids: frozenset[str] | None = None) -> int:
+        """Bring the published list in line with the rows, from which expired certificates drop out by themselves."""
+        now = self.revocations
+        wanted = Revocations(now.ids if ids is None else ids, self.registry.revoked())
+        if wanted == now and self.publisher.get(REVOCATIONS) is not None:
+            return self.publisher.number
+        return self.publisher.put(REVOCATIONS, RevocationBody(tuple(sorted(wanted.ids)), tuple(sorted(wanted.serials))))
 
     # the record
 
@@ -127,10 +147,7 @@ class Authority:
         now = self._clock.time_ns()
         event = Event(id=uuid7(now_ns=now), type=kind, stream=stream, time_ns=now, outcome=outcome)
         event = msgspec.structs.replace(event, **fields) if fields else event
-        try:
-            return self.recorder.submit(event).result(RECORD_SECONDS)
-        except TimeoutError:
-            raise RecordsError("HBK-703", "recording took too long") from None
+        return _in_time(self.recorder.submit(event))
 
     def command(self, actor: str, what: str, **data: object) -> Receipt:
         """Record an administrator's command."""
@@ -142,10 +159,11 @@ class Authority:
         Raises:
             RecordsError: HBK-705 the batch is refused, or is another service's than the peer.
         """
-        producer, events = decode_batch(wire, self.bundles.roots, now_ns=self._clock.time_ns())
-        if producer.spiffe_id != peer.spiffe_id:
-            raise RecordsError("HBK-705", "signed by another service", producer=str(producer.spiffe_id))
-        receipts = self.ledger.append_batch(events).result(RECORD_SECONDS)
+        with self._refusals("records", str(peer.spiffe_id)):
+            producer, events = decode_batch(wire, self.roots.for_records, now_ns=self._clock.time_ns())
+            if producer.spiffe_id != peer.spiffe_id:
+                raise RecordsError("HBK-705", "signed by another service", producer=str(producer.spiffe_id))
+        receipts = _in_time(self.ledger.append_batch(events))
         return [receipt.position for receipt in receipts if receipt.position is not None]
 
     # identities
@@ -157,7 +175,9 @@ class Authority:
 
     def _own_svid(self, key: WorkloadKey) -> SvidInfo:
         me = SpiffeId.service(self.config.trust_domain, NAMESPACE, ACCOUNT)
-        svid = self.ca.issue(key.request(me), me, ttl=self.config.authority.svid_seconds, clock=self._clock)
+        ca = self.ca
+        svid = ca.issue(key.request(me), me, ttl=self.config.authority.svid_seconds, clock=self._clock)
+        self.registry.issued(svid, self._clock.time(), root=fingerprint(ca.root_der))
         self.record("identity.issued", actor=str(me), data={"serial": svid.serial, "spiffe_id": str(me), "by": "self"})
         return svid
 
@@ -203,16 +223,20 @@ class Authority:
             IdentityError: HBK-205 not registered any more, HBK-203, HBK-212 the request, HBK-206 revoked.
         """
         with self._refusals("renew", str(peer.spiffe_id)):
-            self.revocations.refuse(str(peer.spiffe_id), peer.serial)
-            return self._issue(self.registry.entry_of(str(peer.spiffe_id)), csr, "renewal", actor=str(peer.spiffe_id))
+            me = str(peer.spiffe_id)
+            return self._issue(self.registry.entry_of(me), csr, "renewal", actor=me, parent=peer.serial)
 
-    def _refusals(self, what: str, actor: str = "") -> "_Refusals":
-        return _Refusals(self, what, actor)
+    def _refusals(self, what: str, actor: str = "") -> Refusals:
+        return Refusals(self.record, what, actor)
 
-    def _issue(self, entry: RegistrationEntry, csr: bytes, by: str, *, actor: str) -> Grant:
-        self.revocations.refuse(str(entry.spiffe_id), "")
-        svid = self.ca.issue(csr, entry.spiffe_id, ttl=entry.ttl, clock=self._clock)
-        self.registry.issued(svid, self._clock.time())
+    def _issue(self, entry: RegistrationEntry, csr: bytes, by: str, *, actor: str, parent: str = "") -> Grant:
+        me, ca = str(entry.spiffe_id), self.ca
+        self.revocations.refuse(me, parent)
+        svid = ca.issue(csr, entry.spiffe_id, ttl=entry.ttl, clock=self._clock)
+        self.registry.issued(svid, self._clock.time(), root=fingerprint(ca.root_der), parent=parent)
+        # Once more, now that it is on file: a revocation or removal at this moment sees the file, or is seen here.
+        self.revocations.refuse(me, parent)
+        self.registry.entry_of(me)
         data = {"serial": svid.serial, "spiffe_id": str(entry.spiffe_id), "entry": entry.name, "by": by}
         self.record("identity.issued", actor=actor, data=data)
         return Grant(
@@ -237,8 +261,10 @@ class Authority:
         entry.validate()
         if entry.spiffe_id.trust_domain != self.config.trust_domain or entry.spiffe_id.namespace == NAMESPACE:
             raise IdentityError("HBK-201", "not an id this authority gives away", spiffe_id=str(entry.spiffe_id))
-        self.command(actor, "entry.added", name=entry.name, spiffe_id=str(entry.spiffe_id))
-        self.registry.add(entry)
+        with self._lock:
+            self.registry.check_free(entry)
+            self.command(actor, "entry.added", name=entry.name, spiffe_id=str(entry.spiffe_id))
+            self.registry.add(entry)
 
     def remove_entry(self, name: str, actor: str) -> None:
         """Unregister a workload: it gets no further SVID.
@@ -246,52 +272,102 @@ class Authority:
         Raises:
             IdentityError: HBK-213 there is none.
         """
-        self.registry.entry(name)
-        self.command(actor, "entry.removed", name=name)
-        self.registry.remove(name)
+        with self._lock:
+            self.registry.entry(name)
+            self.command(actor, "entry.removed", name=name)
+            self.registry.remove(name)
 
     def token(self, name: str, actor: str, ttl: float | None = None) -> JoinToken:
         """Return a join token for an entry.
 
         Raises:
-            IdentityError: HBK-213 there is no such entry.
+            IdentityError: HBK-213 there is no such entry, HBK-204 it would live too long or not at all.
         """
-        self.registry.entry(name)
-        return self._token(name, ttl or self.config.authority.token_seconds, actor)
+        seconds = self.config.authority.token_seconds if ttl is None else ttl
+        if not 0 < seconds <= MAX_TOKEN_SECONDS:
+            raise IdentityError("HBK-204", "a token lives for a day at most", ttl=seconds)
+        return self._token(name, seconds, actor)
 
     def _token(self, name: str, ttl: float, actor: str) -> JoinToken:
-        token = JoinToken.create(self.address, fingerprint(self.ca.root_der))
-        self.record("identity.token", actor=actor, data={"entry": name, "seconds": ttl})
-        self.store.commit(Write(rows=(grant(token, name, ttl=ttl, clock=self._clock),)))
+        with self._lock:
+            self.registry.entry(name)
+            token = JoinToken.create(self.address, self.roots.signer)
+            self.record("identity.token", actor=actor, data={"entry": name, "seconds": ttl})
+            self.store.commit(Write(rows=(grant(token, name, ttl=ttl, clock=self._clock),)))
         return token
 
     @property
     def revocations(self) -> Revocations:
         """What is revoked."""
         found = self.publisher.get(REVOCATIONS)
-        if found is None:
-            return NO_REVOCATIONS
-        body = msgspec.json.decode(found.body, type=RevocationBody)
-        return Revocations.of(body.ids, body.serials)
+        known, revoked = self._revoked
+        if found is not known and found is not None:
+            body = msgspec.json.decode(found.body, type=RevocationBody)
+            revoked = Revocations.of(body.ids, body.serials)
+            self._revoked = (found, revoked)
+        return revoked
 
     def revoke(self, actor: str, *, ids: Sequence[str] = (), serials: Sequence[str] = (), restore: bool = False) -> int:
         """Revoke identities or single certificates, or with `restore` take that back; returns the feed's number.
 
+        What was renewed from a certificate goes with it: whoever stole a key may have renewed it already.
+
         Raises:
-            IdentityError: HBK-201 no SPIFFE id.
+            IdentityError: HBK-201 neither a SPIFFE id nor a serial.
         """
-        change, now = Revocations.of(ids, serials), self.revocations
-        self.command(
-            actor, "restored" if restore else "revoked", ids=sorted(change.ids), serials=sorted(change.serials)
-        )
-        new_ids = now.ids - change.ids if restore else now.ids | change.ids
-        new_serials = now.serials - change.serials if restore else now.serials | change.serials
-        return self.publisher.put(REVOCATIONS, RevocationBody(tuple(sorted(new_ids)), tuple(sorted(new_serials))))
+        change, first = Revocations.of(ids), frozenset(parse_serial(text) for text in serials)
+        verb, done = "restored" if restore else "revoked", frozenset[str]()
+        with self._lock:
+            now_ids = self.revocations.ids
+            new_ids = now_ids - change.ids if restore else now_ids | change.ids
+            number, fresh = 0, self.registry.family(first)
+            while fresh or not number:
+                self.command(actor, verb, ids=sorted(change.ids), serials=sorted(fresh))
+                if restore:
+                    self.registry.restore(fresh)
+                else:
+                    self.registry.revoke(fresh, self._clock.time())
+                number = self._publish_revocations(new_ids)
+                done |= fresh
+                fresh = self.registry.family(first) - done  # renewed after the look and before the list was out
+        return number
 
     def renew_all(self, actor: str) -> int:
         """Have every workload renew its SVID now, such as after a key may have leaked; returns the feed's number."""
-        self.command(actor, "renewal")
-        return self.publisher.put(RENEWAL, RenewalBody(self._clock.time()))
+        with self._lock:
+            self.command(actor, "renewal")
+            return self._order_renewal()
+
+    def _order_renewal(self) -> int:
+        # Certificates keep whole seconds: what was issued within this one has to be renewed too.
+        return self.publisher.put(RENEWAL, RenewalBody(self._clock.time() + 1))
+
+    def rotate_root(self, step: str, actor: str, *, force: bool = False) -> Mapping[str, object]:
+        """Take the next step of a rotation of the root; see `authority.roots`.
+
+        Args:
+            step: `prepare`, `activate` or `finish`.
+            actor: who wants it.
+            force: take it although somebody is not ready and will be cut off.
+
+        Raises:
+            ConfigError: HBK-906 it is not the next step, or (without `force`) somebody is not ready for it.
+        """
+        with self._lock:
+            self.roots.expect(step)
+            if not force:
+                check_ready(step, self.roots, self.audience, self.registry, self.publisher, now=self._clock.time())
+            self.command(actor, f"root.{step}", signer=self.roots.signer, forced=force)
+            getattr(self.roots, step)()
+            self._publish_bundles()
+            if step == "activate":
+                self._order_renewal()
+            return self.rotation()
+
+    def rotation(self) -> Mapping[str, object]:
+        """Return how far a rotation of the root is, as plain data."""
+        roots = [fingerprint(root) for bundle in self.bundles for root in bundle.roots]
+        return {"step": self.roots.step, "signer": self.roots.signer, "trusted": roots, "number": self.publisher.number}
 
     def apply_policies(self, files: Sequence[tuple[str, str]], actor: str, *, force: bool, replace: bool) -> Applied:
         """Put policies in force.
@@ -304,20 +380,17 @@ class Authority:
             for entry in self.registry.entries()
         ]
         names = [name for name, _ in files]
+
+        def record(applied: Applied) -> None:
+            data = {"files": names, "revision": applied.revision, "forced": force}
+            self.record("policy.applied", _POLICY, actor=actor, digest=applied.digest, data=data)
+
         try:
-            applied = self.policies.apply(files, workloads, force=force, replace=replace)
-        except HauberkError as error:
+            return self.policies.apply(files, workloads, force=force, replace=replace, record=record)
+        except PolicyError as error:
             data = {"files": names, "why": error.detail[:200]}
-            self.record("policy.refused", "/authority/policy", "deny", actor=actor, code=error.code, data=data)
+            self.record("policy.refused", _POLICY, "deny", actor=actor, code=error.code, data=data)
             raise
-        self.record(
-            "policy.applied",
-            "/authority/policy",
-            actor=actor,
-            digest=applied.digest,
-            data={"files": names, "revision": applied.revision, "forced": force},
-        )
-        return applied
 
     def remove_policy(self, kind: str, namespace: str, name: str, actor: str) -> int:
         """Take one policy out of force and return the feed's number.
@@ -325,22 +398,25 @@ class Authority:
         Raises:
             PolicyError: HBK-301 there is none.
         """
-        number = self.policies.remove(kind, namespace, name)
-        self.record(
-            "policy.removed", "/authority/policy", actor=actor, data={"kind": kind, "name": f"{namespace}/{name}"}
-        )
-        return number
+
+        def record(applied: Applied) -> None:
+            data = {"kind": kind, "name": f"{namespace}/{name}", "revision": applied.revision}
+            self.record("policy.removed", _POLICY, actor=actor, digest=applied.digest, data=data)
+
+        return self.policies.remove(kind, namespace, name, record=record).revision
 
     def status(self) -> Mapping[str, object]:
         """Return what is in force, as plain data."""
         head = self.ledger.head()
         return {
             "trust_domain": self.config.trust_domain,
-            "root": fingerprint(self.ca.root_der),
+            "root": self.roots.signer,
+            "rotation": self.roots.step,
             "entries": len(self.registry.entries()),
             "feed": self.publisher.number,
             "policy": self.policies.current().digest,
             "revoked": len(self.revocations.ids) + len(self.revocations.serials),
+            "services": [{"spiffe_id": line.spiffe_id, "number": line.number} for line in self.audience.present()],
             "ledger": {"origin": self.ledger.origin, "size": head.size},
             "insecure": list(self.config.insecure()),
         }
@@ -352,20 +428,9 @@ class Authority:
         self.state.close()
 
 
-class _Refusals:
-    """Records a refusal before it is answered."""
-
-    def __init__(self, authority: Authority, what: str, actor: str) -> None:
-        self._authority = authority
-        self._what = what
-        self._actor = actor
-
-    def __enter__(self) -> None:
-        """Begin."""
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        """Record what was refused, if anything was."""
-        if isinstance(error, IdentityError):
-            self._authority.record(
-                "identity.denied", outcome="deny", actor=self._actor, code=error.code, rule=self._what
-            )
+def _in_time(written: Future[_Written]) -> _Written:
+    """Wait for a record, but not for ever."""
+    try:
+        return written.result(RECORD_SECONDS)
+    except TimeoutError:
+        raise RecordsError("HBK-703", "recording took too long") from None

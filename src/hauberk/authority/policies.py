@@ -1,14 +1,14 @@
 """The policies in force: validated, linted, numbered, kept. A push is taken whole or refused whole."""
 
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import msgspec
 
 from hauberk.authority.publisher import Publisher
 from hauberk.core.call import Workload
 from hauberk.core.config import Config
-from hauberk.core.feed import POLICIES, PolicyBody
+from hauberk.core.feed import POLICIES, PolicyBody, Resource
 from hauberk.core.finding import Finding, Severity
 from hauberk.errors import PolicyError
 from hauberk.policy.lint import lint
@@ -38,12 +38,14 @@ class PolicyBook:
     Args:
         publisher: where policies are published.
         config: trust domain, root namespace, aliases.
+        lock: of everything that publishes, so that the number a change is recorded under is the one it gets.
     """
 
-    def __init__(self, publisher: Publisher, config: Config) -> None:
+    def __init__(self, publisher: Publisher, config: Config, lock: AbstractContextManager[object]) -> None:
         self._publisher = publisher
         self._config = config
-        self._lock = threading.Lock()  # one push at a time
+        self._lock = lock
+        self._known: tuple[Resource, PolicySet] | None = None  # parsing ten thousand rules takes a second
         if publisher.get(POLICIES) is None:
             self._publish(self._default())
 
@@ -59,6 +61,12 @@ class PolicyBook:
         resource = self._publisher.get(POLICIES)
         if resource is None:
             return self._default()
+        known = self._known
+        if known is None or known[0] is not resource:
+            self._known = known = (resource, self._parsed(resource))
+        return known[1]
+
+    def _parsed(self, resource: Resource) -> PolicySet:
         body = msgspec.json.decode(resource.body, type=PolicyBody)
         return PolicySet.of(
             parse_documents(body.text, file="policies in force"),
@@ -72,7 +80,13 @@ class PolicyBook:
         return self._publisher.put(POLICIES, body)
 
     def apply(
-        self, files: Sequence[tuple[str, str]], workloads: Sequence[Workload], *, force: bool, replace: bool
+        self,
+        files: Sequence[tuple[str, str]],
+        workloads: Sequence[Workload],
+        *,
+        force: bool,
+        replace: bool,
+        record: Callable[[Applied], object],
     ) -> Applied:
         """Put documents in force, beside those that are, or with `replace` instead of them.
 
@@ -81,6 +95,7 @@ class PolicyBook:
             workloads: who is registered, for lint.
             force: take documents that lint calls an error.
             replace: forget every other document but the default ones.
+            record: called with what is about to be in force; when it raises, nothing changes.
 
         Raises:
             PolicyError: HBK-301, HBK-302 not valid; HBK-303 lint errors, `context["findings"]`. Nothing changes.
@@ -94,10 +109,16 @@ class PolicyBook:
             raise PolicyError("HBK-303", errors[0].message, findings=findings)
         with self._lock:
             policies = (self._default() if replace else self.current()).with_documents(documents)
-            return Applied(self._publish(policies), policies.digest, tuple(findings))
+            return self._put(policies, tuple(findings), record)
 
-    def remove(self, kind: str, namespace: str, name: str) -> int:
-        """Take one document out of force and return the feed's number.
+    def _put(self, policies: PolicySet, findings: tuple[Finding, ...], record: Callable[[Applied], object]) -> Applied:
+        applied = Applied(self._publisher.number + 1, policies.digest, findings)
+        record(applied)
+        self._publish(policies)
+        return applied
+
+    def remove(self, kind: str, namespace: str, name: str, *, record: Callable[[Applied], object]) -> Applied:
+        """Take one document out of force; `record` as in `apply`.
 
         Raises:
             PolicyError: HBK-301 there is none.
@@ -107,11 +128,10 @@ class PolicyBook:
             kept = [it for it in policies.documents if (it.kind, it.namespace, it.name) != (kind, namespace, name)]
             if len(kept) == len(policies.documents):
                 raise PolicyError("HBK-301", "no such policy", kind=kind, name=f"{namespace}/{name}"[:200])
-            return self._publish(
-                PolicySet.of(
-                    kept,
-                    root_namespace=self._config.policy.root_namespace,
-                    trust_domain=self._config.trust_domain,
-                    aliases=self._config.policy.aliases,
-                )
+            left = PolicySet.of(
+                kept,
+                root_namespace=self._config.policy.root_namespace,
+                trust_domain=self._config.trust_domain,
+                aliases=self._config.policy.aliases,
             )
+            return self._put(left, (), record)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from hauberk.authority.registry import each_row
 from hauberk.core.clock import SYSTEM_CLOCK, Clock
 from hauberk.core.feed import Message, Resource, digest_of
 from hauberk.core.ports import Put, Store, Write
@@ -34,7 +35,7 @@ class Publisher:
         self._clock = clock
         self._lock = threading.Lock()  # guards _resources, number and _listeners
         self._listeners: list[Callable[[], None]] = []
-        rows = [_decode(row.value) for row in store.scan(SPACE)]
+        rows = [_decode(row.value) for row in each_row(store, SPACE)]
         self._resources = {resource.name: resource for resource in rows}
         self.number = max((resource.number for resource in rows), default=0)
 

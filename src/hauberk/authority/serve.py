@@ -7,7 +7,7 @@ import asyncio
 import json
 import signal
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import msgspec
@@ -18,9 +18,7 @@ from hauberk.authority.authority import ACCOUNT, NAMESPACE, Authority
 from hauberk.core.call import Workload
 from hauberk.core.clock import SYSTEM_CLOCK
 from hauberk.core.config import Config
-from hauberk.crypto.x509 import fingerprint
 from hauberk.errors import HauberkError
-from hauberk.identity.revocation import NO_REVOCATIONS
 from hauberk.identity.source import SvidSource, renew_at
 from hauberk.integrations.asgi import protect
 from hauberk.integrations.uvicorn import Server
@@ -28,10 +26,11 @@ from hauberk.policy.parse import parse_documents
 from hauberk.policy.set import PolicySet
 from hauberk.records.fold import Folder
 from hauberk.runtime import Runtime
+from hauberk.transport.connection import vouched_for
 from hauberk.transport.contexts import server_context
 
 RECORDS_FACTOR = 4  # a batch of records may be this many times the limit of other bodies
-_RETRY = 5.0  # seconds after a renewal of the own identity failed
+_LOOK = 1.0  # seconds between two looks at the own identity and at open connections
 
 
 class _Kept:
@@ -52,7 +51,7 @@ def _runtime(authority: Authority, source: SvidSource) -> Runtime:
         parse_documents(POLICY, file="built in"), root_namespace=NAMESPACE, trust_domain=config.trust_domain
     )
     limits = msgspec.structs.replace(config.limits, body_bytes=config.limits.body_bytes * RECORDS_FACTOR)
-    runtime = Runtime(
+    return Runtime(
         config=msgspec.structs.replace(config, limits=limits),
         workload=Workload(NAMESPACE, ACCOUNT),
         policies=policies,
@@ -62,24 +61,48 @@ def _runtime(authority: Authority, source: SvidSource) -> Runtime:
         record_allows=False,
     )
 
-    def follow() -> None:
-        if runtime.revocations != authority.revocations:
-            runtime.revoke(authority.revocations)
 
-    authority.publisher.listen(follow)
-    if authority.revocations != NO_REVOCATIONS:
-        follow()
-    return runtime
+class _Upkeep:
+    """What keeps the authority's own listener fresh: revocations, bundles, its own identity, old connections.
 
+    Args:
+        authority: whose listener it is.
+        runtime: the guards in front of it.
+        source: its own identity.
+    """
 
-async def _renewing(authority: Authority, source: SvidSource) -> None:
-    """Renew the authority's own identity at half its life."""
-    while True:
-        await asyncio.sleep(max(0.0, renew_at(source.current().svid) - SYSTEM_CLOCK.time()))
-        try:
-            await asyncio.to_thread(authority.renew_own, source)
-        except HauberkError:
-            await asyncio.sleep(_RETRY)
+    def __init__(self, authority: Authority, runtime: Runtime, source: SvidSource) -> None:
+        self._authority = authority
+        self._runtime = runtime
+        self._source = source
+        self._renew_at = renew_at(source.current().svid)
+
+    def follow(self) -> None:
+        """Put in force what was just published; called by whoever published it, one at a time."""
+        revoked, bundles = self._authority.revocations, self._authority.bundles
+        if revoked != self._runtime.revocations:
+            self._runtime.revoke(revoked)
+        if bundles != self._source.current().bundles:
+            self._source.update(bundles=bundles)
+            self._runtime.connections.close_untrusted(bundles.roots)
+            with suppress(HauberkError):  # tried again a second later
+                self.look()
+
+    def look(self) -> None:
+        """Renew when half of the life is over or another root signs; end connections that hang on the old one."""
+        svid, connections = self._source.current().svid, self._runtime.connections
+        if SYSTEM_CLOCK.time() >= self._renew_at or not vouched_for(svid, self._authority.ca.root_der):
+            self._authority.renew_own(self._source)
+            self._renew_at = renew_at(self._source.current().svid)
+            connections.close_older_than(0.0)
+        connections.close_retiring(self._authority.bundles.roots)
+
+    async def run(self) -> None:
+        """Look once a second."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            with suppress(HauberkError):
+                await asyncio.to_thread(self.look)
 
 
 def _facts(authority: Authority, port: int) -> Mapping[str, object]:
@@ -87,7 +110,7 @@ def _facts(authority: Authority, port: int) -> Mapping[str, object]:
     return {
         "trust_domain": config.trust_domain,
         "address": f"{config.authority.host}:{port}",
-        "root": fingerprint(authority.ca.root_der),
+        "root": authority.roots.signer,
         "workload_socket": str(state.path / "workload.sock"),
         "admin_socket": str(state.private / "admin.sock"),
         "ledger": str(state.database),
@@ -121,7 +144,10 @@ async def run(authority: Authority, on_ready: Callable[[Mapping[str, object]], N
         keep_alive=60,
         drain_seconds=1.0,
     )
+    upkeep = _Upkeep(authority, runtime, source)
     async with AsyncExitStack() as stack:
+        stack.callback(authority.publisher.listen(upkeep.follow))
+        upkeep.follow()
         await stack.enter_async_context(mesh)
         authority.address = f"{config.authority.host}:{mesh.port}"
         # The admin socket comes last: who can ask it for the status finds everything else ready.
@@ -131,10 +157,10 @@ async def run(authority: Authority, on_ready: Callable[[Mapping[str, object]], N
         state.publish("authority.json", json.dumps({**facts, "admin_socket": None}).encode())
         for app, path, mode in sockets:
             await stack.enter_async_context(Server(app, uds=path, uds_mode=mode, drain_seconds=1.0))
-        renewing = asyncio.create_task(_renewing(authority, source))
+        looking = asyncio.create_task(upkeep.run())
         on_ready(facts)
         await stop.wait()
-        renewing.cancel()
+        looking.cancel()
     runtime.close()
 
 

@@ -17,12 +17,13 @@ def status(directory: Path | None, as_json: bool) -> None:  # noqa: FBT001  # cl
     ledger = found["ledger"]
     lines = [
         f"trust domain   {found['trust_domain']}",
-        f"root           {found['root']}",
+        f"root           {found['root']} ({found['rotation']})",
         f"entries        {found['entries']}",
         f"feed           number {found['feed']}",
         f"policies       {found['policy']}",
         f"revoked        {found['revoked']}",
         f"ledger         {ledger['size']} entries in {ledger['origin']}",
+        *(f"service        {one['spiffe_id']} has number {one['number']}" for one in found["services"]),
         f"insecure       {', '.join(found['insecure']) or 'nothing'}",
     ]
     emit(found, as_json=as_json, text="\n".join(lines))

@@ -48,3 +48,22 @@ def renew(directory: Path | None, as_json: bool) -> None:  # noqa: FBT001  # cli
     """Have every workload make a new key and renew its certificate now."""
     done = fetch(directory, "POST", "/admin/renewal")
     emit(done, as_json=as_json, text=f"feed number {done['number']}")
+
+
+@svid.command("rotate-root")
+@click.argument("step", required=False, type=click.Choice(["prepare", "activate", "finish"]))
+@click.option("--force", is_flag=True, help="Take the step although somebody who is not ready is cut off.")
+@directory_option
+@json_option
+def rotate_root(step: str | None, force: bool, directory: Path | None, as_json: bool) -> None:  # noqa: FBT001  # click's flags
+    """Replace the root certificate without a dropped request, or without a STEP show how far that is.
+
+    prepare: everybody learns to trust a new root. activate: it signs from now on and everybody renews. finish: the old
+    one is trusted no more. A step is refused while a service is not ready for it.
+    """
+    if step is None:
+        done = fetch(directory, "GET", "/admin/roots")
+    else:
+        done = fetch(directory, "POST", "/admin/roots", {"step": step, "force": force})
+    roots = [f"trusted  {root}" + ("  signs" if root == done["signer"] else "") for root in done["trusted"]]
+    emit(done, as_json=as_json, text="\n".join([f"state    {done['step']}", *roots]))

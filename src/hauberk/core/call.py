@@ -1,11 +1,11 @@
 """A call: one attempt to do one thing to one resource. Things that are not HTTP are calls too (`Call.action`)."""
 
-import time as _time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import msgspec
 
+from hauberk.core.clock import SYSTEM_CLOCK, Clock
 from hauberk.core.principal import ANONYMOUS, Principal
 
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
@@ -67,7 +67,7 @@ NOWHERE = Address()
 HERE = Workload()
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True):
+class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):  # one a request, never part of a cycle
     """One attempt.
 
     Args:
@@ -105,6 +105,14 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     time: float = 0.0
 
     @classmethod
-    def action(cls, principal: Principal, verb: str, resource: str, *, target: Workload = HERE) -> "Call":
+    def action(
+        cls,
+        principal: Principal,
+        verb: str,
+        resource: str,
+        *,
+        target: Workload = HERE,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> "Call":
         """Describe something that is not HTTP: `Call.action(me, "append", "/streams/order-17")`."""
-        return cls(peer=principal, method=verb, path=resource, target=target, time=_time.time())
+        return cls(peer=principal, method=verb, path=resource, target=target, time=clock.time())

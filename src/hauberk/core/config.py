@@ -7,6 +7,7 @@ Every value knows where it came from (`Config.origins`), unknown keys are errors
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,9 +24,11 @@ FILE = "hauberk.toml"
 DEFAULT = "default"
 ARGUMENT = "argument"
 # Not settings but hand-overs: how a process gets its identity, its keys or the place of the file itself.
-RESERVED = ("HAUBERK_CONFIG", "HAUBERK_IDENTITY_", "HAUBERK_JOIN_", "HAUBERK_KEY_", "HAUBERK_SOCKET")
+RESERVED = frozenset({"HAUBERK_CONFIG", "HAUBERK_SOCKET"})
+RESERVED_PREFIXES = ("HAUBERK_IDENTITY_", "HAUBERK_JOIN_", "HAUBERK_KEY_")
 
 _NOWHERE: Mapping[str, str] = MappingProxyType({})
+_WHERE = re.compile(r"`\$\.([\w.]+)")  # how msgspec names the place: "... - at `$.limits.body_bytes`"
 Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 
 
@@ -167,6 +170,7 @@ def _walk(kind: type, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 KEYS: dict[str, object] = dict(_walk(Config))
+TABLES = frozenset(key.rpartition(".")[0] for key in KEYS)
 
 
 def variable(key: str) -> str:
@@ -197,15 +201,17 @@ def load(
     tree: dict[str, object] = {}
     for key, (value, _) in values.items():
         _place(tree, key, value)
-    config = _convert(tree)
-    return msgspec.structs.replace(config, origins={key: origin for key, (_, origin) in values.items()})
+    origins = {key: origin for key, (_, origin) in values.items()}
+    return msgspec.structs.replace(_convert(tree, origins), origins=origins)
 
 
-def _convert(tree: Mapping[str, object]) -> Config:
+def _convert(tree: Mapping[str, object], origins: Mapping[str, str]) -> Config:
     try:
         return msgspec.convert(tree, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError("HBK-901", str(error)) from None
+        place = _WHERE.search(str(error))
+        key = next((key for key in origins if place and f"{place.group(1)}.".startswith(f"{key}.")), "")
+        raise ConfigError("HBK-901", str(error), key=key, origin=origins.get(key, "")) from None
 
 
 def _place(tree: dict[str, object], key: str, value: object) -> None:
@@ -236,7 +242,7 @@ def _from_file(path: Path | None, environ: Mapping[str, str]) -> dict[str, tuple
 def _flatten(table: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     for name, value in table.items():
         key = f"{prefix}{name}"
-        if isinstance(value, dict) and key not in KEYS:
+        if isinstance(value, dict) and key in TABLES:
             yield from _flatten(value, f"{key}.")
         else:
             yield key, value
@@ -246,7 +252,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, tuple[object, str
     names = {variable(key): key for key in KEYS}
     found: dict[str, tuple[object, str]] = {}
     for name, text in environ.items():
-        if not name.startswith(PREFIX) or name.startswith(RESERVED):
+        if not name.startswith(PREFIX) or name in RESERVED or name.startswith(RESERVED_PREFIXES):
             continue
         key = names.get(name)
         if key is None:
@@ -261,7 +267,9 @@ def _read(key: str, text: str) -> object:
     if get_origin(hint) is tuple:
         return [item.strip() for item in text.split(",") if item.strip()]
     if get_origin(hint) is dict:
-        pairs = (item.partition("=") for item in text.split(",") if item.strip())
+        pairs = [item.partition("=") for item in text.split(",") if item.strip()]
+        if not all(name.strip() and equals for name, equals, _ in pairs):
+            raise ConfigError("HBK-901", "a table is written key=value,key=value", key=key, origin=variable(key))
         return {name.strip(): value.strip() for name, _, value in pairs}
     try:
         return msgspec.convert(text, hint, strict=False)

@@ -26,7 +26,7 @@ ABSENT = sha256(b"").digest()  # digest of an empty part
 NO_KEY = bytes(32)  # key commitment when nothing is sealed
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):  # thousands wait in queues, none in a cycle
     """What a caller wants remembered.
 
     Args:
@@ -72,7 +72,8 @@ class Leaf(msgspec.Struct, frozen=True):
 
     def encode(self) -> bytes:
         """Return the 154 bytes."""
-        return encode_leaf(self.position, self.time_ns, self.version, self.meta, self.public, self.sealed, self.key)
+        plain = encode_leaf(self.position, self.time_ns, self.version, self.meta, self.public, self.sealed, self.key)
+        return plain[:1] + self.flags.to_bytes(1) + plain[2:]
 
     @classmethod
     def decode(cls, data: bytes) -> "Leaf":
@@ -100,7 +101,7 @@ def encode_leaf(  # noqa: PLR0917  # one argument per field of a fixed binary la
     return _LEAF.pack(LEAF_FORMAT, 0, position, time_ns, version, meta, public, sealed, key)
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """What is stored at one position.
 
     Args:
@@ -126,7 +127,7 @@ class Entry(msgspec.Struct, frozen=True):
     sealed: bytes = b""
 
 
-class Receipt(msgspec.Struct, frozen=True):
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """Where an event is safe now.
 
     Args:

@@ -8,7 +8,7 @@ from hauberk.core.call import NOWHERE, Address, Call
 from hauberk.core.principal import ANONYMOUS, Principal
 
 
-class Inbound(msgspec.Struct):
+class Inbound(msgspec.Struct, gc=False):  # one a request, never part of a cycle
     """One request on its way through the guards. Each guard may fill in what the next ones need.
 
     Args:

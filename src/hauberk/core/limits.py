@@ -5,7 +5,8 @@ from typing import Annotated
 import msgspec
 
 Count = Annotated[int, msgspec.Meta(gt=0)]
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
+# At most ten years: infinity would turn a control off without the word `insecure_`.
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=315_360_000)]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

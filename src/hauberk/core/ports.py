@@ -208,6 +208,14 @@ class Authorizer(Protocol):
         """Answer for this call."""
 
 
+Draft = Callable[[], Event]  # pure, must not raise; a draft is never a denial: those are counted before they are made
+
+
+def made(event: Event | Draft) -> Event:
+    """Return an event, made from its draft if it is one."""
+    return event if isinstance(event, Event) else event()
+
+
 class Recorder(Protocol):
     """Where events go. Thread-safe."""
 
@@ -217,8 +225,11 @@ class Recorder(Protocol):
         The future fails with `RecordsError` HBK-703 or HBK-704 when it can be neither.
         """
 
-    def offer(self, event: Event) -> Future[Receipt] | None:
-        """Take an event behind the bounded queue: None when there was room, else a future to wait for."""
+    def offer(self, event: Event | Draft) -> Future[Receipt] | None:
+        """Take an event behind the bounded queue: None when there was room, else a future to wait for.
+
+        A draft is made into its event later, by the recording thread, so that whoever offers it need not wait for that.
+        """
 
     def close(self, timeout: float = 10.0) -> None:
         """Drain what was taken, waiting at most `timeout` seconds, then stop."""

@@ -48,7 +48,7 @@ class SpiffeId(msgspec.Struct, frozen=True, order=True):
         Raises:
             IdentityError: HBK-201.
         """
-        if not text.startswith("spiffe://") or len(text.encode()) > MAX_ID_BYTES:
+        if not text.startswith("spiffe://") or len(text) > MAX_ID_BYTES:  # what is not ASCII is refused below
             raise IdentityError("HBK-201", "wrong scheme or too long", text=text[:80])
         name, slash, rest = text[9:].partition("/")
         parse_trust_domain(name)
@@ -64,9 +64,12 @@ class SpiffeId(msgspec.Struct, frozen=True, order=True):
         """Build the id of a service account.
 
         Raises:
-            IdentityError: HBK-201.
+            IdentityError: HBK-201, also when a part holds a slash and would make a path of another form.
         """
-        return cls.parse(f"spiffe://{trust_domain}/ns/{namespace}/sa/{account}")
+        named = cls.parse(f"spiffe://{trust_domain}/ns/{namespace}/sa/{account}")
+        if named.namespace is None:
+            raise IdentityError("HBK-201", "not a service id", text=str(named)[:80])
+        return named
 
     @property
     def namespace(self) -> str | None:

@@ -1,4 +1,8 @@
-"""What travels between authority, services and the command line, in JSON unless said otherwise. Bytes are base64."""
+"""What travels between authority, services and the command line, in JSON unless said otherwise. Bytes are base64.
+
+An unknown field is an error on both sides: whoever sends one means something that the reader would pass over.
+What carries a secret shows nothing in `repr()`.
+"""
 
 from collections.abc import Mapping
 
@@ -10,6 +14,9 @@ class JoinRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     secret: bytes
     csr: bytes
+
+    def __repr__(self) -> str:
+        return "JoinRequest()"
 
 
 class AttestRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,13 +38,16 @@ class RenewRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     csr: bytes
 
 
-class TokenReply(msgspec.Struct, frozen=True):
+class TokenReply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A join token's text."""
 
     token: str
 
+    def __repr__(self) -> str:
+        return "TokenReply()"
 
-class Grant(msgspec.Struct, frozen=True):
+
+class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a workload gets for its request. Nothing in it is secret but the pseudonym key.
 
     Args:
@@ -60,8 +70,11 @@ class Grant(msgspec.Struct, frozen=True):
     root_namespace: str
     aliases: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        return f"Grant(address={self.address!r})"
 
-class BatchReply(msgspec.Struct, frozen=True):
+
+class BatchReply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`POST /v1/records` (msgpack batch in the body): positions in the ledger, in order."""
 
     positions: tuple[int, ...]

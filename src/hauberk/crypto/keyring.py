@@ -66,11 +66,15 @@ class Pseudonyms:
         """
         if not value:
             return ""
-        digest = hmac.digest(self._key, _lengths(kind.encode(), value.encode()), sha256)
+        hidden = value.encode("utf-8", "surrogatepass")  # what came in undecodable is hidden too, not an error
+        digest = hmac.digest(self._key, _lengths(kind.encode(), hidden), sha256)
         return f"{kind}:{b32encode(digest[:PSEUDONYM_BYTES]).decode().lower()}"
 
     def __repr__(self) -> str:
         return "Pseudonyms()"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a secret key is not pickled")
 
 
 class Keyring:
@@ -136,3 +140,6 @@ class Keyring:
 
     def __repr__(self) -> str:
         return "Keyring()"
+
+    def __reduce__(self) -> str:
+        raise TypeError("secret keys are not pickled")

@@ -187,6 +187,7 @@ def verify_inclusion(hashed: bytes, position: int, size: int, path: Sequence[byt
         RecordsError: HBK-712. Source: RFC 9162 section 2.1.3.2.
     """
     _require(0 <= position < size, "the position is not in the tree")
+    _require(len(hashed) == len(root) == HASH_BYTES, "a leaf hash or root has the wrong length")
     at, last, value = position, size - 1, hashed
     for sibling in path:
         _require(last != 0, "the proof is too long")

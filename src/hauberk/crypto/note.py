@@ -6,13 +6,14 @@ newline, a blank line, and one line per signature:
 ```
 example.org/ledger
 3
-fXrPfQmQ8BLtJ8FbRkLW2Iu0xgcbHBSWl4qS3v8EVfM=
+Wqx3HImawpLnS/Gv4ubjAvi1WIOy0b8Ze0amvqbavKk=
 
-— example.org/ledger 5Q8wXGl0...
+— example.org/ledger X1txbfjA/ha6et6+76nfE2LChine62DJAe1ncZGvyNHSBC9p2qfwOwuJADkOvmlkHy6ZQvl0Ge8U8C4hR6pBNqhISAo=
 ```
 
-The signature is base64 of a 4-byte key id and the 64-byte Ed25519 signature of the text. A verifier key is written
-`NAME+HASH+BASE64(0x01 || public key)`; the hash is the first four bytes of `SHA-256(NAME || 0x0A || 0x01 || key)`.
+The leaves are `one`, `two`, `three`, the seed of the key is the bytes 0 to 31. The signature is base64 of a 4-byte key
+id and the 64-byte Ed25519 signature of the text. A verifier key is written `NAME+HASH+BASE64(0x01 || public key)`; the
+hash is the first four bytes of `SHA-256(NAME || 0x0A || 0x01 || key)`.
 """
 
 import base64
@@ -28,6 +29,7 @@ from hauberk.errors import RecordsError
 ED25519 = b"\x01"
 MAX_NOTE_BYTES = 65_536  # far above any checkpoint with a hundred cosignatures
 MAX_SIGNATURES = 100
+KEY_ID_BYTES = 4
 _DASH = "— "
 _NAME = re.compile(r"[^\s+]+\Z")
 _SIZE = re.compile(r"(0|[1-9][0-9]{0,18})\Z")
@@ -67,7 +69,7 @@ def _unbase64(text: str) -> bytes:
 
 def key_id(name: str, key: VerifyKey) -> bytes:
     """Return the four bytes that name a key in signatures."""
-    return sha256(name.encode() + b"\n" + ED25519 + key.raw).digest()[:4]
+    return sha256(name.encode() + b"\n" + ED25519 + key.raw).digest()[:KEY_ID_BYTES]
 
 
 def encode_key(name: str, key: VerifyKey) -> str:
@@ -94,13 +96,24 @@ def decode_key(text: str) -> tuple[str, VerifyKey]:
 
 
 def sign(text: str, name: str, key: SigningKey) -> str:
-    """Return the signed note of `text`, which must end in a newline."""
+    """Return the signed note of `text`, which must end in a newline.
+
+    Raises:
+        RecordsError: HBK-711 the text or the name would not come back out of the note as they went in.
+    """
+    if not text.endswith("\n") or _control(text) or not _NAME.match(name):
+        raise _bad("not a text or name that can be signed")
     signature = base64.b64encode(key_id(name, key.public) + key.sign(text.encode())).decode()
     return f"{text}\n{_DASH}{name} {signature}\n"
 
 
+def _control(text: str) -> bool:
+    """Tell whether there is anything but UTF-8 text in lines."""
+    return any((char < " " and char != "\n") or "\ud800" <= char <= "\udfff" for char in text)
+
+
 def _split(note: str) -> tuple[str, list[str]]:
-    if len(note.encode()) > MAX_NOTE_BYTES or any(ord(char) < 32 and char != "\n" for char in note):  # noqa: PLR2004  # space
+    if len(note) > MAX_NOTE_BYTES or _control(note) or len(note.encode()) > MAX_NOTE_BYTES:
         raise _bad("too long, or control characters")
     text, blank, tail = note.rpartition("\n\n")
     lines = tail.split("\n")
@@ -122,8 +135,10 @@ def verify(note: str, name: str, key: VerifyKey) -> str:
         if not line.startswith(_DASH) or not space or not _NAME.match(signer):
             raise _bad("a signature line is malformed")
         signature = _unbase64(encoded)
-        if signer == name and signature[:4] == key_id(name, key):
-            key.verify(text.encode(), signature[4:])
+        if len(signature) <= KEY_ID_BYTES:
+            raise _bad("a signature line is malformed")
+        if signer == name and signature[:KEY_ID_BYTES] == key_id(name, key):
+            key.verify(text.encode(), signature[KEY_ID_BYTES:])
             verified = True
     if not verified:
         raise _bad("not signed by this key")
@@ -137,7 +152,7 @@ def parse_checkpoint(text: str) -> Checkpoint:
         RecordsError: HBK-711.
     """
     lines = text.split("\n")
-    if len(lines) < 4 or lines[-1] != "" or not lines[0] or not _SIZE.match(lines[1]):  # noqa: PLR2004  # three lines, then the end
+    if len(lines) < 4 or lines.pop() != "" or not all(lines) or not _SIZE.match(lines[1]):  # noqa: PLR2004  # three lines, then the end
         raise _bad("not a checkpoint")
     root = _unbase64(lines[2])
     if len(root) != sha256().digest_size:

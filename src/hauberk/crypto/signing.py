@@ -76,5 +76,8 @@ class SigningKey:
         """Return the secret bytes, to be sealed at once."""
         return self._key.private_bytes_raw()
 
+    def __reduce__(self) -> str:
+        raise TypeError("a private key is not pickled")
+
     def __repr__(self) -> str:
         return f"SigningKey(public {self.public.raw.hex()[:8]}..)"

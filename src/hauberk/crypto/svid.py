@@ -15,9 +15,9 @@ from typing import TypeVar
 
 import msgspec
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -25,9 +25,20 @@ from hauberk.core.spiffe import SpiffeId
 from hauberk.errors import IdentityError
 
 MAX_CHAIN = 5  # certificates a peer may send; our own authority sends one
-_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+MAX_CERTIFICATE_BYTES = 65_536  # a P-256 certificate has about 500, one with RSA 4096 about 2,000
+RSA_MIN_BITS = 2048  # CA/Browser Forum baseline requirements, section 6.1.5
+_CURVES = ec.SECP256R1 | ec.SECP384R1 | ec.SECP521R1  # section 6.1.5 too
+_BEGIN = b"-----BEGIN CERTIFICATE-----"
+_CERTIFICATE = re.compile(_BEGIN + rb"[^-]+-----END CERTIFICATE-----")  # no base64 holds a dash: one pass, no way back
 _LEAF_USES = frozenset({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH})
 _DER = serialization.Encoding.DER
+UNREADABLE = (  # what parsing X.509 raises, eagerly or later
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+    x509.InvalidVersion,
+)
 _Value = TypeVar("_Value", bound=x509.ExtensionType)
 
 
@@ -134,9 +145,12 @@ def from_pem(pem: bytes) -> tuple[bytes, ...]:
     Raises:
         IdentityError: HBK-202 a certificate block is corrupt.
     """
+    blocks = _CERTIFICATE.findall(pem)
+    if len(blocks) != pem.count(_BEGIN):  # a cut-off block passed over would change who is trusted
+        raise IdentityError("HBK-202", "a certificate block does not end")
     try:
-        found = [x509.load_pem_x509_certificate(block) for block in _CERTIFICATE.findall(pem)]
-    except ValueError as bad:
+        found = [x509.load_pem_x509_certificate(block) for block in blocks]
+    except (ValueError, x509.InvalidVersion) as bad:
         raise IdentityError("HBK-202", str(bad)[:200]) from None
     return tuple(certificate.public_bytes(_DER) for certificate in found)
 
@@ -151,27 +165,37 @@ def to_pem(chain: Sequence[bytes]) -> bytes:
 
 
 def check_root(der: bytes) -> None:
-    """Return if this certificate may sign others (RFC 5280 section 4.2.1.9).
+    """Return if this certificate may sign others (RFC 5280 sections 4.2.1.3 and 4.2.1.9, X509-SVID section 3.2).
 
     Raises:
-        IdentityError: HBK-208 it may not, HBK-202 it is no certificate.
+        IdentityError: HBK-208 it may not, HBK-202 it is no certificate or names a workload.
     """
-    constraints = _extension(load_der(der), x509.BasicConstraints)
+    root = load_der(der)
+    constraints, usage = _extension(root, x509.BasicConstraints), _extension(root, x509.KeyUsage)
     if constraints is None or not constraints.value.ca:
         raise IdentityError("HBK-208", "a root is no CA certificate")
+    if usage is not None and not usage.value.key_cert_sign:
+        raise IdentityError("HBK-208", "a root may not sign certificates")
+    _check_signer_name(root)
 
 
 def load_der(der: bytes) -> x509.Certificate:
-    """Parse one certificate, its extensions included.
+    """Parse one certificate, its names, key and extensions included.
 
     Raises:
         IdentityError: HBK-202.
     """
+    if len(der) > MAX_CERTIFICATE_BYTES:
+        raise IdentityError("HBK-202", "certificate too long", size=len(der))
     try:
         certificate = x509.load_der_x509_certificate(der)
-        list(certificate.extensions)  # they are parsed lazily; a malformed one has to surface here
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, x509.InvalidVersion) as bad:
+        serial = certificate.serial_number
+        # These are parsed lazily; a malformed one has to surface here.
+        _ = list(certificate.extensions), list(certificate.subject), certificate.public_key()
+    except UNREADABLE as bad:
         raise IdentityError("HBK-202", str(bad)[:200]) from None
+    if serial <= 0:  # RFC 5280 section 4.1.2.2
+        raise IdentityError("HBK-202", "the serial number is not positive")
     return certificate
 
 
@@ -226,14 +250,33 @@ def _check_leaf(leaf: x509.Certificate) -> None:
     names = _extension(leaf, x509.SubjectAlternativeName)
     if names is not None and not names.critical and not list(leaf.subject):  # RFC 5280 section 4.2.1.6
         raise IdentityError("HBK-202", "subject is empty and its alternative name is not critical")
+    if not _strong(leaf.public_key()):  # path validation looks at the keys of issuers only
+        raise IdentityError("HBK-202", "the leaf's key is weak, or of an unknown kind")
     if not only_uri(leaf).path:
         raise IdentityError("HBK-202", "the leaf names a trust domain, not a workload")
 
 
+def _strong(key: object) -> bool:
+    if isinstance(key, rsa.RSAPublicKey):
+        return key.key_size >= RSA_MIN_BITS
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return isinstance(key.curve, _CURVES)
+    return isinstance(key, ed25519.Ed25519PublicKey)
+
+
 def _check_intermediate(certificate: x509.Certificate) -> None:
-    """X509-SVID sections 4.1 and 4.3: a signing certificate is a CA and may sign certificates."""
+    """X509-SVID sections 3.2, 4.1 and 4.3: a signing certificate is a CA, may sign, and names no workload."""
     constraints = _extension(certificate, x509.BasicConstraints)
     if constraints is None or not constraints.value.ca:
         raise IdentityError("HBK-202", "an intermediate is no CA")
     if not _usage(certificate).key_cert_sign:
         raise IdentityError("HBK-202", "an intermediate may not sign certificates")
+    _check_signer_name(certificate)
+
+
+def _check_signer_name(certificate: x509.Certificate) -> None:
+    """X509-SVID section 3.2: a signing certificate need not be an SVID, but if it has an id that has no path."""
+    names = _extension(certificate, x509.SubjectAlternativeName)
+    for uri in names.value.get_values_for_type(x509.UniformResourceIdentifier) if names else ():
+        if uri.lower().startswith("spiffe:") and SpiffeId.parse(uri).path:
+            raise IdentityError("HBK-202", "a signing certificate names a workload")

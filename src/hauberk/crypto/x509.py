@@ -17,6 +17,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hauberk.core.clock import SYSTEM_CLOCK, Clock
 from hauberk.core.spiffe import SpiffeId, parse_trust_domain
 from hauberk.crypto.svid import (
+    RSA_MIN_BITS,
+    UNREADABLE,
     SvidInfo,
     check_root,
     describe,
@@ -49,7 +51,6 @@ LEAF_TTL = 3600.0  # seconds; short, so that a silent feed leaves a stolen key a
 ROOT_TTL = 365 * 86_400.0  # seconds
 BACKDATE = 60.0  # seconds a certificate starts in the past, so that a callee's slow clock does not refuse it
 MAX_CSR_BYTES = 16_384  # a P-256 request has about 300
-RSA_MIN_BITS = 2048  # CA/Browser Forum baseline requirements, section 6.1.5
 _LEAF_USES = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
 _DER = serialization.Encoding.DER
 _PKCS8 = serialization.PrivateFormat.PKCS8
@@ -250,7 +251,7 @@ def _checked_request(csr_der: bytes, spiffe_id: SpiffeId) -> _PublicKey:
     try:
         request = x509.load_der_x509_csr(csr_der)
         signed, key, extensions = request.is_signature_valid, request.public_key(), list(request.extensions)
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as bad:
+    except UNREADABLE as bad:
         raise IdentityError("HBK-203", str(bad)[:200]) from None
     if not signed:
         raise IdentityError("HBK-203", "not signed by its own key")
@@ -261,7 +262,7 @@ def _checked_request(csr_der: bytes, spiffe_id: SpiffeId) -> _PublicKey:
 
 
 def _acceptable(key: object) -> _PublicKey:
-    """Only what path validation takes later, so that a bad key is refused when it is asked for."""
+    """Only what every TLS stack takes later, so that a bad key is refused when it is asked for."""
     if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1):
         return key
     if isinstance(key, rsa.RSAPublicKey) and key.key_size >= RSA_MIN_BITS:

@@ -7,30 +7,55 @@ and `X-Forwarded-For` as one.
 
 from collections.abc import Sequence
 
+# What gateways, load balancers and single sign-on proxies set, and applications and frameworks believe.
 _NAMES = frozenset(
     {
         b"forwarded",
         b"via",
+        b"proxy",  # httpoxy: CGI-style servers read it as HTTP_PROXY
         b"x-real-ip",
         b"x-client-ip",
         b"x-cluster-client-ip",
+        b"x-originating-ip",
         b"true-client-ip",
         b"cf-connecting-ip",
+        b"cf-connecting-ipv6",
         b"fastly-client-ip",
-        b"x-original-url",
-        b"x-original-host",
+        b"fly-client-ip",
+        b"proxy-client-ip",
+        b"wl-proxy-client-ip",
+        b"x-host",
+        b"x-http-host-override",
+        b"x-scheme",
+        b"x-url-scheme",
+        b"front-end-https",
         b"x-rewrite-url",
         b"x-http-method",
         b"x-http-method-override",
         b"x-method-override",
-        b"x-remote-user",
         b"remote-user",
-        b"ssl-client-cert",
-        b"client-cert",
-        b"client-cert-chain",
+        b"x-authenticated-user",
+        b"x-arr-clientcert",
+        b"x-middleware-subrequest",
     }
 )
-_PREFIXES = (b"x-forwarded-", b"x-envoy-", b"x-ssl-", b"x-client-cert", b"x-hauberk-")
+_PREFIXES = (
+    b"x-forwarded",
+    b"x-original-",
+    b"x-envoy-",
+    b"x-ssl-",
+    b"ssl-client-",
+    b"x-client-cert",
+    b"client-cert",
+    b"x-remote-",
+    b"x-auth-request-",
+    b"x-webauth-",
+    b"x-ms-client-principal",
+    b"x-goog-authenticated-user-",
+    b"x-amzn-mtls-",
+    b"x-amzn-oidc-",
+    b"x-hauberk-",
+)
 _FIRST = frozenset(name[:1] for name in (*_NAMES, *_PREFIXES))
 Fields = Sequence[tuple[bytes, bytes]]
 

@@ -6,12 +6,9 @@ from hauberk.core.inbound import Inbound
 from hauberk.core.limits import Limits
 from hauberk.core.principal import Kind
 from hauberk.edge.canonical import canonical_path
-from hauberk.edge.forwarded import Fields, drop_claims
-from hauberk.edge.framing import Head, check_framing
+from hauberk.edge.forwarded import drop_claims
+from hauberk.edge.framing import check_framing
 from hauberk.errors import EdgeError
-
-REMEMBERED = 512  # heads
-REMEMBERED_BYTES = 2048  # of a head; together a megabyte at most
 
 
 class CanonicalRequest:
@@ -30,18 +27,17 @@ class CanonicalRequest:
         self._target = target
         self._limits = limits
         self._trusted = trusted_hops
-        self._seen: dict[tuple[object, ...], tuple[Head, Fields]] = {}
 
     def check(self, inbound: Inbound) -> Decision | None:
         """Make `inbound.call`, or refuse."""
         peer = inbound.peer
         try:
             path = self._path(inbound)
-            head, kept = self._head(inbound)
+            head = check_framing(inbound.headers, self._limits, http_version=inbound.http_version)
         except EdgeError as refused:
             return Decision(Verdict.DENY, Layer.EDGE, refused.code, reason=refused.detail)
-        if not self._trusted or peer.kind is not Kind.WORKLOAD or peer.id not in self._trusted:
-            inbound.headers = kept
+        if head.claims and not (peer.kind is Kind.WORKLOAD and peer.id in self._trusted):
+            inbound.headers = drop_claims(inbound.headers)
         inbound.body = head.body and head.length is None
         inbound.call = Call(
             peer=peer,
@@ -56,23 +52,6 @@ class CanonicalRequest:
             time=inbound.time,
         )
         return None
-
-    def _head(self, inbound: Inbound) -> tuple[Head, Fields]:
-        """Framing and headers. Callers repeat themselves, so the last few hundred distinct heads are remembered."""
-        key = (inbound.http_version, *inbound.headers)
-        try:
-            found = self._seen.get(key)
-        except TypeError:  # a server that gives lists instead of pairs
-            inbound.headers = [(name, value) for name, value in inbound.headers]
-            return self._head(inbound)
-        if found is None:
-            head = check_framing(inbound.headers, self._limits, http_version=inbound.http_version)
-            found = head, drop_claims(inbound.headers)
-            if head.size <= REMEMBERED_BYTES:
-                if len(self._seen) >= REMEMBERED:
-                    self._seen.clear()
-                self._seen[key] = found
-        return found
 
     def _path(self, inbound: Inbound) -> str:
         if len(inbound.raw_path) + len(inbound.query) > self._limits.target_bytes:

@@ -8,6 +8,7 @@ executable's path is never looked at: for Python it is the interpreter. Elsewher
 and join tokens serve.
 """
 
+import errno
 import os
 import re
 import select
@@ -23,7 +24,7 @@ from hauberk.errors import IdentityError
 _UCRED = struct.Struct("3i")  # unix(7): pid, uid, gid
 _SO_PEERPIDFD = 77  # asm-generic/socket.h, since Linux 6.5
 _STARTED = 19  # index of starttime among the fields after the command name, proc_pid_stat(5)
-_UNIT = re.compile(r"(?:[^/]|\\/)+\.(?:service|scope)\Z")
+_UNIT = re.compile(r"(?:/[^/]+\.slice)+/([^/]+\.(?:service|scope))(?:/|\Z)")  # systemd's cg_path_get_unit()
 
 
 class ConnectedProcess(PeerCredentials, frozen=True):
@@ -52,6 +53,8 @@ def peer_credentials(sock: socket.socket) -> ConnectedProcess:
     except OSError as bad:
         raise IdentityError("HBK-207", "no peer credentials", errno=bad.errno) from None
     pid, uid, gid = _UCRED.unpack(raw)
+    if pid <= 0:  # the kernel's answer for a TCP socket, and for a process in a pid namespace it cannot name here
+        raise IdentityError("HBK-207", "no process is known at the other end", pid=pid)
     return ConnectedProcess(pid, uid, gid, _started_at_connect(sock, pid))
 
 
@@ -62,8 +65,10 @@ def _started_at_connect(sock: socket.socket, pid: int) -> int:
         pidfd = int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD, 4), sys.byteorder)
     except IdentityError:
         return 0
-    except OSError:  # an older kernel: the owner check in attest() remains
-        return started
+    except OSError as bad:
+        # An older kernel does not know the option: the owner check in attest() remains. Any other error says that the
+        # process is gone, and what was read about its pid may be about somebody else.
+        return started if bad.errno == errno.ENOPROTOOPT else 0
     try:
         return started if _alive(pidfd) else 0
     finally:
@@ -159,7 +164,9 @@ def _selectors(uid: int, gid: int, cgroup: str) -> frozenset[str]:
     found = {f"unix:uid:{uid}", f"unix:gid:{gid}"}
     if cgroup:
         found.add(f"unix:cgroup:{cgroup}")
-        unit = cgroup.rpartition("/")[2]
-        if _UNIT.match(unit) and cgroup.startswith(("/system.slice/", "/user.slice/")):
-            found.add(f"systemd:unit:{unit}")
+        # Only what stands right below the slices is made by the system's manager. Further down anybody with a
+        # delegated subtree, such as every user's own manager, may call a group `payment.service`.
+        unit = _UNIT.match(cgroup)
+        if unit:
+            found.add(f"systemd:unit:{unit.group(1)}")
     return frozenset(found)

@@ -7,6 +7,7 @@ verifies has to say whose id it is first. The JSON form is a JWK set; `x509-svid
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
+from typing import Annotated
 
 import msgspec
 
@@ -16,6 +17,9 @@ from hauberk.errors import IdentityError
 
 MAX_BUNDLE_BYTES = 4 * 1024 * 1024  # a domain in the middle of a rotation has two roots of about 1 KiB
 _NO_KEYS: Mapping[str, Mapping[str, object]] = MappingProxyType({})
+_Natural = Annotated[int, msgspec.Meta(ge=0)]
+# RecursionError is what msgspec raises for brackets nested thousands deep.
+_MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class _Jwk(msgspec.Struct):
@@ -26,8 +30,8 @@ class _Jwk(msgspec.Struct):
 
 class _Document(msgspec.Struct):
     keys: tuple[msgspec.Raw, ...] | None = None
-    spiffe_sequence: int | None = None
-    spiffe_refresh_hint: int | None = None
+    spiffe_sequence: _Natural | None = None
+    spiffe_refresh_hint: _Natural | None = None
 
 
 class TrustBundle(msgspec.Struct, frozen=True):
@@ -65,6 +69,8 @@ class TrustBundle(msgspec.Struct, frozen=True):
         Raises:
             IdentityError: HBK-208 text that is no PEM, or blocks other than certificates; HBK-202 a corrupt one.
         """
+        if len(pem) > MAX_BUNDLE_BYTES:
+            raise IdentityError("HBK-208", "bundle too large", size=len(pem))
         found = from_pem(pem)
         if len(found) != pem.count(b"-----BEGIN ") or (pem.strip() and not found):
             raise IdentityError("HBK-208", "not a PEM file of certificates only")
@@ -156,7 +162,7 @@ def _decode(data: bytes) -> tuple[_Document, list[tuple[_Jwk, msgspec.Raw]]]:
     try:
         document = msgspec.json.decode(data, type=_Document)
         keys = [(msgspec.json.decode(raw, type=_Jwk), raw) for raw in document.keys or ()]
-    except (msgspec.DecodeError, UnicodeDecodeError) as bad:
+    except _MALFORMED as bad:
         raise IdentityError("HBK-208", str(bad)[:200]) from None
     if document.keys is None:
         raise IdentityError("HBK-208", "the keys parameter is missing")
@@ -173,4 +179,7 @@ def _root(key: _Jwk) -> bytes:
 
 
 def _fields(raw: msgspec.Raw) -> Mapping[str, object]:
-    return MappingProxyType(msgspec.json.decode(raw, type=dict[str, object]))
+    try:
+        return MappingProxyType(msgspec.json.decode(raw, type=dict[str, object]))
+    except _MALFORMED as bad:
+        raise IdentityError("HBK-208", str(bad)[:200]) from None

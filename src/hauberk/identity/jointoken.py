@@ -8,6 +8,7 @@ redemptions exactly one wins; expired, replayed and made-up tokens are refused w
 """
 
 import os
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
 from collections.abc import Callable
@@ -25,6 +26,10 @@ SECRET_BYTES = 32
 _PREFIX = "hbkjoin1."
 _FIXED = 2 * SECRET_BYTES
 _MAX_TEXT = 512  # a host name has at most 253 bytes
+_ADDRESS = re.compile(
+    r"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})\Z"
+)  # nothing else may be in a URL
+_MAX_PORT = 65_535
 
 
 class JoinToken:
@@ -60,12 +65,15 @@ class JoinToken:
             raise IdentityError("HBK-204", "not a join token")
         try:
             raw = urlsafe_b64decode(body + "=" * (-len(body) % 4))
-            address = raw[_FIXED:].decode("ascii")
+            address = _ADDRESS.match(raw[_FIXED:].decode("ascii"))
         except (Base64Error, ValueError):
             raise IdentityError("HBK-204", "not a join token") from None
-        if len(raw) <= _FIXED or not address.rpartition(":")[2].isdecimal():
+        if address is None or not 0 < int(address.group(1)) <= _MAX_PORT:
             raise IdentityError("HBK-204", "not a join token")
-        return cls(address, raw[SECRET_BYTES:_FIXED].hex(), raw[:SECRET_BYTES])
+        token = cls(address.group(), raw[SECRET_BYTES:_FIXED].hex(), raw[:SECRET_BYTES])
+        if token.text() != text.strip():  # the decoder passes over what is not its alphabet
+            raise IdentityError("HBK-204", "not a join token")
+        return token
 
     def text(self) -> str:
         """Return the text form, which is a secret."""
@@ -121,7 +129,10 @@ def redemption(store: Store, secret: bytes, *, clock: Clock = SYSTEM_CLOCK) -> t
     row = store.get(SPACE, key)
     if row is None:
         raise IdentityError("HBK-204", "unknown, used or expired")
-    found = msgspec.json.decode(row.value, type=_Grant)
+    try:
+        found = msgspec.json.decode(row.value, type=_Grant)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise IdentityError("HBK-204", "what is stored is no grant") from None
     if found.expires <= clock.time():
         raise IdentityError("HBK-204", "expired", entry=found.entry)
     return found.entry, Delete(SPACE, key, row.revision)

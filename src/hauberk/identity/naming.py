@@ -23,7 +23,4 @@ def resolve(to: str | SpiffeId, own: SpiffeId) -> SpiffeId:
     home = namespace if slash else own.namespace
     if not home or not account:
         raise IdentityError("HBK-201", "not a service name", name=to[:80])
-    named = SpiffeId.service(own.trust_domain, home, account)
-    if named.namespace is None:  # `a/b/c` would otherwise become a path of another form
-        raise IdentityError("HBK-201", "not a service name", name=to[:80])
-    return named
+    return SpiffeId.service(own.trust_domain, home, account)

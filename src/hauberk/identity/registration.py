@@ -76,7 +76,7 @@ class RegistrationEntry(msgspec.Struct, frozen=True, kw_only=True):
         """
         try:
             stored = msgspec.json.decode(data, type=_Stored)
-        except msgspec.DecodeError as bad:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as bad:
             raise IdentityError("HBK-213", str(bad)[:200]) from None
         return cls(
             name=stored.name,

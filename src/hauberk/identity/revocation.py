@@ -1,5 +1,6 @@
 """Which identities are revoked: by SPIFFE id, until it is restored, or by certificate, until it would have expired."""
 
+import re
 from collections.abc import Iterable
 
 import msgspec
@@ -8,6 +9,7 @@ from hauberk.core.spiffe import SpiffeId
 from hauberk.errors import IdentityError
 
 _NONE: frozenset[str] = frozenset()
+_SERIAL = re.compile(r"[0-9A-Fa-f]{1,64}\Z")  # RFC 5280 section 4.1.2.2 allows 40 digits
 
 
 class Revocations(msgspec.Struct, frozen=True):
@@ -25,12 +27,14 @@ class Revocations(msgspec.Struct, frozen=True):
     def of(cls, ids: Iterable[str] = (), serials: Iterable[str] = ()) -> "Revocations":
         """Build a list.
 
+        Args:
+            ids: SPIFFE ids.
+            serials: hex as any tool prints it: either case, leading zeros, `0x` or colons.
+
         Raises:
-            IdentityError: HBK-201 one is no SPIFFE id.
+            IdentityError: HBK-201 one is no SPIFFE id, HBK-215 one is no serial number.
         """
-        return cls(
-            frozenset(str(SpiffeId.parse(text)) for text in ids), frozenset(serial.lower() for serial in serials)
-        )
+        return cls(frozenset(str(SpiffeId.parse(text)) for text in ids), frozenset(map(_serial, serials)))
 
     def covers(self, spiffe_id: str, serial: str) -> bool:
         """Tell whether this id or this certificate is revoked."""
@@ -44,6 +48,14 @@ class Revocations(msgspec.Struct, frozen=True):
         """
         if self.covers(spiffe_id, serial):
             raise IdentityError("HBK-206", "revoked", spiffe_id=spiffe_id, serial=serial)
+
+
+def _serial(text: str) -> str:
+    """The one spelling that certificates are compared in; another one would revoke nothing and say nothing."""
+    digits = text.strip().removeprefix("0x").removeprefix("0X").replace(":", "")
+    if not _SERIAL.match(digits) or int(digits, 16) == 0:
+        raise IdentityError("HBK-215", "not hex", serial=text[:80])
+    return f"{int(digits, 16):x}"
 
 
 NO_REVOCATIONS = Revocations()

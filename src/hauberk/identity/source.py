@@ -1,7 +1,9 @@
 """The identity a process has right now: key, chain and bundles, exchanged as one value.
 
 Readers take `current()` and see all of one moment or all of another, never a new chain with an old key. Callbacks run
-in the thread that called `update`, after the exchange, and must not raise. Fetching is not done here.
+in the thread that called `update`, after the exchange, one update at a time and in their order, so that nobody is left
+with an older moment than `current()`. They must not raise, nor wait for another thread's update. Fetching is not done
+here.
 """
 
 import random as _random
@@ -52,7 +54,8 @@ class SvidSource:
     """
 
     def __init__(self, key: WorkloadKey, svid: SvidInfo, bundles: BundleSet) -> None:
-        self._lock = threading.Lock()  # guards _callbacks and the exchange of _material
+        self._turn = threading.RLock()  # held for a whole update, callbacks included; a callback may update again
+        self._lock = threading.Lock()  # guards _callbacks; taken inside _turn, never the other way round
         self._callbacks: list[Callable[[Material], None]] = []
         self._material = _fitting(key, svid, bundles)
 
@@ -73,15 +76,17 @@ class SvidSource:
         Raises:
             TransportError: HBK-105 the key is not that of the chain, or the chain names another id; nothing changes.
         """
-        with self._lock:
+        with self._turn:
             old = self._material
             new = _fitting(key or old.key, svid or old.svid, old.bundles if bundles is None else bundles)
             if new.svid.spiffe_id != old.svid.spiffe_id:
                 raise TransportError("HBK-105", "a renewal never changes the id", spiffe_id=str(new.svid.spiffe_id))
             self._material = new
-            callbacks = tuple(self._callbacks)
-        for callback in callbacks:
-            callback(new)
+            with self._lock:
+                callbacks = tuple(self._callbacks)
+            for callback in callbacks:
+                if self._material is new:  # else a callback has updated again and everybody knows that already
+                    callback(new)
         return new
 
     def on_change(self, callback: Callable[[Material], None]) -> Callable[[], None]:

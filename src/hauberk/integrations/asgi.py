@@ -8,8 +8,10 @@ replaced: frameworks put tracebacks into it, or answer before they raise.
 import asyncio
 import time
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
+
+import msgspec
 
 from hauberk.core.call import Address
 from hauberk.core.decision import Decision, Layer, Verdict
@@ -44,6 +46,39 @@ def protect(app: App, runtime: Runtime | None = None) -> "Protected":
     return Protected(app, Runtime.embedded() if runtime is None else runtime)
 
 
+class _Allowed(msgspec.Struct, frozen=True, gc=False):
+    """The last request that was allowed on a connection, and the moment that was decided for.
+
+    Args:
+        moment: `Runtime.moment` before the guards ran.
+        headers: as received, before any were dropped.
+        inbound: the request after the guards.
+        decision: the answer.
+    """
+
+    moment: object
+    headers: Sequence[tuple[bytes, bytes]]
+    inbound: Inbound
+    decision: Decision
+
+    def still_holds(self, moment: object, extension: MutableMapping[str, Any]) -> bool:
+        """Tell whether what the answer depended on besides the request is as it was."""
+        return self.moment is moment and not extension["connection"].closing
+
+    def equals(self, scope: Scope) -> bool:
+        """Tell whether the head of this request is the same, byte for byte."""
+        inbound = self.inbound
+        return bool(
+            inbound.raw_path == scope.get("raw_path")
+            and inbound.path == scope["path"]
+            and inbound.query == scope["query_string"]
+            and inbound.method == scope.get("method")
+            and self.headers == tuple(scope["headers"])
+            and inbound.http_version == scope["http_version"]
+            and scope["type"] == "http"
+        )
+
+
 class Protected:
     """What `protect` returns: an ASGI application.
 
@@ -64,12 +99,11 @@ class Protected:
         if scope["type"] not in {"http", "websocket"}:
             return
         extension = (scope.get("extensions") or _NO_EXTENSION).get("hauberk") or _NO_EXTENSION
-        inbound = inbound_of(scope, extension)
-        decision = self.runtime.check(inbound)
+        inbound, decision = self._decide(scope, extension)
         if decision.verdict is Verdict.ALLOW and inbound.call is not None:
-            waiting = self.runtime.record_allow(inbound.call, decision)
+            waiting = self.runtime.record_allow(inbound.call, decision, time.time())
             if waiting is None or await self._recorded(waiting, scope, send):
-                scope["headers"] = inbound.headers
+                scope["headers"] = list(inbound.headers)  # a copy: applications may change theirs
                 exchange = _Exchange(self.runtime, inbound, receive, send)
                 # Our own server times bodies, and a body of known length cannot grow: then there is nothing to watch.
                 watched = inbound.body or extension is _NO_EXTENSION
@@ -78,6 +112,24 @@ class Protected:
         incident = incident_id()
         if await self._recorded(self.runtime.record_denial(inbound, decision, incident), scope, send):
             await _refuse(scope, send, decision.code or "HBK-300", incident)
+
+    def _decide(self, scope: Scope, extension: MutableMapping[str, Any]) -> tuple[Inbound, Decision]:
+        """Run the guards, unless this connection has just been allowed an equal request.
+
+        Guards are pure over the request and over what is in force, and the peer of a connection stays the same. So
+        while neither that nor the connection's own state has changed, an equal head gets an equal answer.
+        """
+        runtime = self.runtime
+        last: _Allowed | None = extension.get("last")
+        if last is not None and last.still_holds(runtime.moment, extension) and last.equals(scope):
+            return last.inbound, last.decision
+        moment = runtime.moment  # read before the guards run: whatever changes meanwhile makes it another
+        inbound = inbound_of(scope, extension)
+        headers = inbound.headers
+        decision = runtime.check(inbound)
+        if extension is not _NO_EXTENSION and decision.verdict is Verdict.ALLOW and scope["type"] == "http":
+            extension["last"] = _Allowed(moment, headers, inbound, decision)
+        return inbound, decision
 
     async def _recorded(self, receipt: Any, scope: Scope, send: Send) -> bool:  # noqa: ANN401  # a Future of anything
         """Wait for a receipt; what cannot be recorded is not done, whatever was decided."""
@@ -104,7 +156,7 @@ def inbound_of(scope: Scope, extension: MutableMapping[str, Any] = _NO_EXTENSION
         scope.get("raw_path") or path.encode("utf-8", "surrogateescape"),
         path,
         scope["query_string"],
-        scope["headers"],
+        tuple(scope["headers"]),
         scope["http_version"],
         extension.get("peer", ANONYMOUS),
         "" if connection is None else connection.closing,

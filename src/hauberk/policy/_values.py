@@ -4,13 +4,15 @@ import ipaddress
 import re
 from collections.abc import Callable
 
-from hauberk.policy._reader import Reader
+from hauberk.policy._reader import Reader, decimal
 
 MAX_PORT = 65_535
 MAX_ACCOUNTS = 16
 MAX_ACCOUNT = 320
-_SEGMENT = re.compile(r"(?:[A-Za-z0-9._~!$&'()+,;=:@-]|%[0-9A-Fa-f]{2})*\Z")  # RFC 3986 pchar without "*"
-_HEADER = re.compile(r"request\.headers\[[^\[\]]+\]\Z")
+_SEGMENT = re.compile(r"(?:[A-Za-z0-9._~!$&'()+,;=:@-]|%[0-9A-Fa-f]{2})+\Z")  # RFC 3986 pchar without "*"
+_BLOCK = re.compile(r"[0-9A-Fa-f:.]+(?:/(?:0|[1-9][0-9]{0,2}))?\Z")  # no zone, no netmask
+_HEADER = re.compile(r"request\.headers\[[!#$%&'*+.^_`|~0-9A-Za-z-]+\]\Z")  # RFC 9110 token
+_PSEUDO = re.compile(r"request\.headers\[:[a-z]+\]\Z")
 _CLAIMS = re.compile(r"request\.auth\.claims(?:\[[^\[\]]+\])+\Z")
 _ENVOY = re.compile(r"experimental\.envoy\.filters\..+\[.+\]\Z")
 PLAIN_KEYS = frozenset(
@@ -34,17 +36,22 @@ PLAIN_KEYS = frozenset(
 def check_ports(field: Reader, values: tuple[str, ...]) -> None:
     """Numbers from 1 to 65535, in quotes."""
     for value in values:
-        if not value.isdecimal() or not 1 <= int(value) <= MAX_PORT:
-            raise field.error(f"not a port: {value[:40]}")
+        decimal(field, value, 1, MAX_PORT)
 
 
 def check_ips(field: Reader, values: tuple[str, ...]) -> None:
-    """Addresses or CIDR blocks."""
+    """Addresses or CIDR blocks; a block by its prefix length, not by a mask, which may be meant the other way round."""
     for value in values:
-        try:
-            ipaddress.ip_network(value, strict=False)
-        except ValueError:
-            raise field.error(f"not an address or CIDR block: {value[:60]}") from None
+        if not _is_block(value):
+            raise field.error(f"not an address or CIDR block: {value[:60]}")
+
+
+def _is_block(value: str) -> bool:
+    try:
+        ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        return False
+    return _BLOCK.match(value) is not None
 
 
 def is_template(path: str) -> bool:
@@ -62,7 +69,7 @@ def check_paths(field: Reader, values: tuple[str, ...]) -> None:
 def _check_template(field: Reader, value: str) -> None:
     if not value.startswith("/"):
         raise field.error(f"a path template starts with a slash: {value[:80]}")
-    segments = value[1:].split("/")
+    segments = value[1:].removesuffix("/").split("/")
     ended = False
     for segment in segments:
         if ended and segment in {"{*}", "{**}"}:
@@ -70,7 +77,7 @@ def _check_template(field: Reader, value: str) -> None:
         if segment == "{**}":
             ended = True
         elif segment != "{*}" and not _SEGMENT.match(segment):
-            raise field.error(f"an operator has to be alone in its segment: {segment[:40]}")
+            raise field.error(f"a segment is an operator alone, or plain characters of a path: {segment[:40]!r}")
 
 
 def check_accounts(field: Reader, values: tuple[str, ...]) -> None:
@@ -95,6 +102,8 @@ def check_key(field: Reader, key: str) -> None:
     """One of the condition keys there are."""
     if key in PLAIN_KEYS or _HEADER.match(key) or _CLAIMS.match(key):
         return
+    if _PSEUDO.match(key):
+        raise field.error("pseudo-headers are not evaluated: use hosts, methods or paths", code="HBK-302")
     if _ENVOY.match(key):
         raise field.error("conditions on Envoy's filter metadata are only known to Envoy", code="HBK-302")
     raise field.error(f"unknown condition key: {key[:80]}")

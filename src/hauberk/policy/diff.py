@@ -1,24 +1,31 @@
-"""What a change of policies changes: the documents, and the verdicts of calls that either set has an opinion on."""
+"""What a change of policies changes: the documents, and the verdicts of calls that either set has an opinion on.
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import product
+Which calls are decided by both sets is `_universe`'s matter: whatever two sets of modest size decide differently shows
+up as at least one call of the report.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations, islice
 
 import msgspec
 
 from hauberk.core.call import Call, Workload
-from hauberk.core.principal import ANONYMOUS, Kind, Principal
+from hauberk.policy._universe import Universe
 from hauberk.policy.engine import Engine
 from hauberk.policy.model import to_data
 from hauberk.policy.set import PolicySet
 
 MAX_CALLS = 200_000  # compared; beyond it the report says so
-_STRANGER = "spiffe://{}/ns/nowhere/sa/stranger"
-_UNNAMED_PATH = "/hauberk-diff/unnamed"
-_UNNAMED_METHOD = "PATCH"
+MAX_LABELS = 256  # sets of labels tried in a namespace
+_ELSEWHERE = "hauberk-diff-elsewhere"  # a namespace without policies of its own, for those of the root namespace
 
 
 class Change(msgspec.Struct, frozen=True):
-    """A call whose verdict changes."""
+    """A call whose verdict changes.
+
+    Args:
+        detail: what else the call has, such as `host=a.example port=80`; empty where no rule looks at more.
+    """
 
     target: str
     peer: str
@@ -26,6 +33,7 @@ class Change(msgspec.Struct, frozen=True):
     path: str
     before: str
     after: str
+    detail: str = ""
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -36,7 +44,7 @@ class Difference(msgspec.Struct, frozen=True):
         removed: documents only in the old set.
         changed: documents in both, with another content.
         verdicts: calls whose verdict changes.
-        complete: False when there were more calls to compare than `MAX_CALLS`.
+        complete: False when not everything was compared: more calls than `MAX_CALLS`, conditions on claims.
     """
 
     added: tuple[str, ...]
@@ -52,64 +60,70 @@ def diff(old: PolicySet, new: PolicySet, targets: Sequence[Workload] = ()) -> Di
     Args:
         old: in force.
         new: to be.
-        targets: workloads to compare verdicts for; default what the selectors of both sets name.
+        targets: workloads to compare verdicts for; default those that the selectors of both sets tell apart.
     """
     before = {f"{it.kind} {it.namespace}/{it.name}": to_data(it) for it in old.documents}
     after = {f"{it.kind} {it.namespace}/{it.name}": to_data(it) for it in new.documents}
+    found, complete = (list(targets), True) if targets else _targets((old, new))
     verdicts: list[Change] = []
-    compared = 0
-    for target in targets or _targets(old, new):
+    left = MAX_CALLS
+    for target in found:
         engines = Engine(old, target), Engine(new, target)
-        for call in _calls(engines):
-            compared += 1
-            if compared > MAX_CALLS:
-                break
-            verdicts.extend(_compare(engines, call, target))
+        universe = Universe(*engines)
+        for call in islice(universe.calls(target), left + 1):
+            left -= 1
+            verdicts.extend(_compare(engines, call))
+        complete = complete and universe.complete and left >= 0
+        left = max(left, 0)
     return Difference(
         tuple(sorted(after.keys() - before.keys())),
         tuple(sorted(before.keys() - after.keys())),
         tuple(sorted(key for key in before.keys() & after.keys() if before[key] != after[key])),
         tuple(verdicts),
-        compared <= MAX_CALLS,
+        complete,
     )
 
 
-def _targets(*sets: PolicySet) -> list[Workload]:
-    found = {}
-    for policies in sets:
-        for document in policies.documents:
-            labels = dict(document.selector or {})
-            account = labels.get("app", "any")
-            found[document.namespace, account] = Workload(document.namespace, account, labels)
-    return list(found.values())
+Labels = tuple[tuple[str, str], ...]
 
 
-def _concrete(values: Iterable[str], filler: str) -> Iterator[str]:
-    """One plain value for each pattern."""
-    for value in values:
-        if value != "*":
-            yield value.replace("{**}", "x").replace("{*}", "x").replace("*", filler)
+def _targets(sets: Sequence[PolicySet]) -> tuple[list[Workload], bool]:
+    """One workload for each namespace and each set of labels that selectors tell apart, and whether that is all."""
+    roots = {policies.root_namespace for policies in sets}
+    documents = [document for policies in sets for document in policies.documents]
+    found: list[Workload] = []
+    complete = True
+    for space in sorted({document.namespace for document in documents} | {_ELSEWHERE}):
+        scope = [it.selector for it in documents if it.namespace in {space, *roots}]
+        selectors = sorted({tuple(sorted(selector.items())) for selector in scope if selector})
+        labels = list(islice(_unions(selectors), MAX_LABELS))
+        complete = complete and len(labels) < MAX_LABELS
+        found += [_workload(space, dict(one)) for one in dict.fromkeys(labels)]
+    return found, complete
 
 
-def _calls(engines: tuple[Engine, Engine]) -> Iterator[Call]:
-    """Every combination of the peers, methods and paths that either set names, and one unnamed of each."""
-    peers, methods, paths = {""}, {_UNNAMED_METHOD}, {_UNNAMED_PATH}
-    for engine in engines:
-        peers.add(_STRANGER.format(engine.policies.trust_domain))
-        for clause in engine.clauses:
-            for test in clause.tests:
-                peers.update(test.exact_ids)
-                if test.field.endswith("operation.methods"):
-                    methods.update(_concrete(test.values, "X"))
-                elif test.field.endswith("aths"):
-                    paths.update(_concrete(test.values, "x"))
-    for peer, method, path in product(sorted(peers), sorted(methods), sorted(paths)):
-        principal = Principal(Kind.WORKLOAD, peer) if peer else ANONYMOUS
-        yield Call(peer=principal, method=method, path=path)
+def _workload(namespace: str, labels: Mapping[str, str]) -> Workload:
+    return Workload(namespace, labels.get("app") or "any", labels)
 
 
-def _compare(engines: tuple[Engine, Engine], call: Call, target: Workload) -> Iterator[Change]:
+def _unions(selectors: Sequence[Labels]) -> Iterator[Labels]:
+    """Yield the labels that no, one, two ... selectors ask for together, where they do not contradict each other."""
+    for size in range(len(selectors) + 1):
+        for chosen in combinations(selectors, size):
+            pairs = {pair for selector in chosen for pair in selector}
+            if len({name for name, _ in pairs}) == len(pairs):
+                yield tuple(sorted(pairs))
+
+
+def _compare(engines: tuple[Engine, Engine], call: Call) -> Iterator[Change]:
     before, after = (engine.decide(call).verdict.value for engine in engines)
     if before != after:
-        name = f"{target.namespace}/{target.account}"
-        yield Change(name, call.peer.id or "anonymous", call.method, call.path, before, after)
+        target = f"{call.target.namespace}/{call.target.account}"
+        yield Change(target, call.peer.id or "anonymous", call.method, call.path, before, after, _detail(call))
+
+
+def _detail(call: Call) -> str:
+    has: dict[str, object] = {"host": call.host, "port": call.port, "ip": call.address.ip, "sni": call.sni}
+    has |= {"forwarded": call.address.forwarded, "destination-ip": call.destination_ip, "user": call.user.id}
+    has |= {f"header:{name.decode()}": value.decode() for name, value in call.headers.raw}
+    return " ".join(f"{name}={value}" for name, value in has.items() if value)

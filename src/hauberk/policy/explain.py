@@ -1,6 +1,6 @@
 """Why a call is allowed or denied, told by the clauses that decide it, and what the nearest rule would have wanted."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -67,7 +67,7 @@ def explain(engine: Engine, call: Call) -> Explanation:
         call: any call to its workload.
     """
     decision = engine.decide(call)
-    clauses = _clauses(engine, call)
+    clauses = clauses_for(engine, call)
     if decision.rule is not None:
         clause = next(it for it in clauses if it.rule == decision.rule and it.matches(call))
         return Explanation(decision, _place(clause), tuple(map(repr, clause.tests)))
@@ -81,10 +81,19 @@ def explain(engine: Engine, call: Call) -> Explanation:
     return Explanation(decision, nearest=clause.rule, nearest_place=_place(clause), misses=told)
 
 
-def _clauses(engine: Engine, call: Call) -> list[Clause]:
+def clauses_for(engine: Engine, call: Call) -> list[Clause]:
+    """Return the clauses that count for a call: all of them, or what is left of them on a connection without HTTP."""
     if call.method:
         return list(engine.clauses)
     return [kept for clause in engine.clauses if (kept := clause.for_tcp()) is not None]
+
+
+def looks_at(test: Test) -> str:
+    """Return the field or condition key a test is about, whether it wants or refuses: `paths`, `source.ip`."""
+    if test.field.startswith("when["):
+        return test.field[len("when[") :].rpartition("].")[0]
+    name = test.field.rpartition(".")[2]
+    return name[3].lower() + name[4:] if name.startswith("not") else name
 
 
 def _misses(clause: Clause, call: Call) -> list[Test]:
@@ -95,16 +104,23 @@ def _place(clause: Clause) -> str:
     return f"{clause.place.file}:{clause.line}" if clause.place.file and clause.line else clause.place.file
 
 
+_READ: Mapping[str, Callable[[Call], str]] = {
+    **dict.fromkeys(("principals", "namespaces", "serviceAccounts", "trustDomains"), lambda call: call.peer.id),
+    **dict.fromkeys(("source.principal", "source.namespace", "source.serviceAccount"), lambda call: call.peer.id),
+    "source.trustDomain": lambda call: call.peer.id,
+    **dict.fromkeys(("requestPrincipals", "request.auth.principal"), lambda call: call.user.id),
+    **dict.fromkeys(("ipBlocks", "source.ip"), lambda call: call.address.ip),
+    **dict.fromkeys(("remoteIpBlocks", "remote.ip"), lambda call: call.address.forwarded or call.address.ip),
+    **dict.fromkeys(("ports", "destination.port"), lambda call: str(call.port)),
+    "methods": lambda call: call.method,
+    "paths": lambda call: call.path,
+    "hosts": lambda call: call.host,
+    "destination.ip": lambda call: call.destination_ip,
+    "connection.sni": lambda call: call.sni,
+}
+
+
 def _has(test: Test, call: Call) -> str:
-    """What the call has where the test looked."""
-    for words, value in (
-        (("rincipals", "namespaces", "erviceAccounts", "rustDomains", "source."), call.peer.id or "no identity"),
-        (("methods",), call.method),
-        (("paths",), call.path),
-        (("hosts",), call.host),
-        (("orts", "destination.port"), str(call.port)),
-        (("pBlocks", ".ip"), call.address.ip),
-    ):
-        if any(word in test.field for word in words):
-            return value
-    return "something else"
+    """What the call has where the test looked; headers and claims may be secrets, so only whether they differ."""
+    read = _READ.get(looks_at(test))
+    return (read(call) or "none") if read is not None else "another value, or none"

@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hauberk.policy._reader import Reader, documents
+from hauberk.policy._jwt import jwt_rule
+from hauberk.policy._reader import MAX_NAME, Reader, decimal, documents
 from hauberk.policy._values import CHECKS, CONDITION_CHECKS, MAX_PORT, check_key
 from hauberk.policy.model import (
     OPERATION_FIELDS,
@@ -27,10 +28,14 @@ from hauberk.policy.model import (
 
 MAX_RULES = 512
 MAX_FROM = 512
+MAX_PAIRS = 8192  # of a source and an operation, in one policy: each becomes a clause, and a rule may have 512 x 512
 MAX_REFS = 16
 MAX_LABEL = 63
 _VERSIONS = frozenset({"security.istio.io/v1", "security.istio.io/v1beta1"})
-_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\Z")  # RFC 1123 subdomain
+_NAMES = {
+    "name": re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\Z"),  # RFC 1123 subdomain
+    "namespace": re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z"),  # RFC 1123 label
+}
 _METADATA = frozenset(
     {
         "name", "namespace", "labels", "annotations", "creationTimestamp", "generation", "resourceVersion", "uid",
@@ -39,10 +44,13 @@ _METADATA = frozenset(
 )  # fmt: skip
 _MODES = frozenset({"UNSET", "DISABLE", "PERMISSIVE", "STRICT"})
 _DRY_RUN = "istio.io/dry-run"
-_JWT_FIELDS = frozenset(
+_RESERVED = "internal.istio.io/"
+_BOOLEANS = {"true": True, "True": True, "TRUE": True, "t": True, "T": True, "1": True}
+_BOOLEANS |= {"false": False, "False": False, "FALSE": False, "f": False, "F": False, "0": False}
+_TARGETS = frozenset(
     {
-        "issuer", "audiences", "jwksUri", "jwks", "fromHeaders", "fromParams", "fromCookies", "outputPayloadToHeader",
-        "forwardOriginalToken", "outputClaimToHeaders", "timeout", "spaceDelimitedClaims",
+        ("", "Service"), ("core", "Service"), ("networking.istio.io", "ServiceEntry"),
+        ("gateway.networking.k8s.io", "Gateway"), ("gateway.networking.k8s.io", "GatewayClass"),
     }
 )  # fmt: skip
 
@@ -61,7 +69,7 @@ def parse_documents(text: str, *, file: str = "<policy>") -> tuple[Document, ...
 
 
 def _document(reader: Reader) -> Document:
-    fields = reader.fields({"apiVersion", "kind", "metadata", "spec", "status"})
+    fields = reader.fields({"apiVersion", "kind", "metadata", "spec", "status"}, nulls=True)
     for name in ("apiVersion", "kind", "metadata"):
         if name not in fields:
             raise reader.error("the field is missing", field=name)
@@ -72,22 +80,27 @@ def _document(reader: Reader) -> Document:
     if parse is None:
         raise fields["kind"].error(f"not a policy kind: {kind[:60]}")
     common = _metadata(fields["metadata"])
+    if kind != "AuthorizationPolicy" and _DRY_RUN in common["annotations"]:
+        raise fields["metadata"].error(f"only an AuthorizationPolicy has {_DRY_RUN}", field="annotations")
     common["place"] = Place(reader.file, reader.line)
-    return parse(reader, fields.get("spec"), common)
+    return parse(fields.get("spec"), common)
 
 
 def _metadata(reader: Reader) -> dict[str, Any]:
-    fields = reader.fields(_METADATA)
+    fields = reader.fields(_METADATA, nulls=True)
     if "name" not in fields:
         raise reader.error("the field is missing", field="name")
     found = {"name": fields["name"].text(), "namespace": "default"}
     if "namespace" in fields:
         found["namespace"] = fields["namespace"].text()
     for name, value in found.items():
-        if not _NAME.match(value):
+        if not _NAMES[name].match(value):
             raise fields[name].error(f"not a Kubernetes name: {value[:80]}")
     annotations = fields["annotations"].fields() if "annotations" in fields else {}
-    return {**found, "annotations": {name: value.text() for name, value in annotations.items()}}
+    for annotation, its in annotations.items():
+        if annotation.startswith(_RESERVED):
+            raise its.error("this annotation is Istio's own")
+    return {**found, "annotations": annotations}
 
 
 def _selector(reader: Reader | None) -> Mapping[str, str] | None:
@@ -96,46 +109,55 @@ def _selector(reader: Reader | None) -> Mapping[str, str] | None:
     labels = reader.fields({"matchLabels"}).get("matchLabels")
     if labels is None:
         return {}
-    found = {name: value.text() for name, value in labels.fields().items()}
+    found = {name: value.text(empty=True) for name, value in labels.fields().items()}
     for name, value in found.items():
         if not name or "*" in name or "*" in value or len(value) > MAX_LABEL:
-            raise labels.error("a label is empty, too long, or has a wildcard", field=name[:80])
+            raise labels.error("a label has no name, is too long, or has a wildcard", field=name[:80])
     return found
 
 
 def _target_refs(fields: Mapping[str, Reader]) -> tuple[Mapping[str, str], ...]:
+    ways = [fields[name] for name in ("selector", "targetRef", "targetRefs") if name in fields]
+    if len(ways) > 1:
+        raise ways[0].error("selector, targetRef and targetRefs exclude each other")
     readers = fields["targetRefs"].items() if "targetRefs" in fields else []
     readers += [fields["targetRef"]] if "targetRef" in fields else []
-    if readers and "selector" in fields:
-        raise fields["selector"].error("selector and targetRefs exclude each other")
-    if len(readers) > MAX_REFS:
-        raise fields["targetRefs"].error(f"at most {MAX_REFS} targetRefs")
-    refs = []
-    for reader in readers:
-        ref = {name: it.text() for name, it in reader.fields({"group", "kind", "name", "namespace"}).items()}
-        if not ref.get("kind") or not ref.get("name"):
-            raise reader.error("kind and name are needed")
-        refs.append(ref)
-    return tuple(refs)
+    if "targetRefs" in fields and not 1 <= len(readers) <= MAX_REFS:
+        raise fields["targetRefs"].error(f"1 to {MAX_REFS} targetRefs")
+    return tuple(_target_ref(reader) for reader in readers)
 
 
-def _authorization(_reader: Reader, spec: Reader | None, common: dict[str, Any]) -> AuthorizationPolicy:
+def _target_ref(reader: Reader) -> Mapping[str, str]:
+    ref = {name: it.text(empty=True) for name, it in reader.fields({"group", "kind", "name", "namespace"}).items()}
+    if not ref.get("kind") or not ref.get("name"):
+        raise reader.error("kind and name are needed")
+    if ref.get("namespace"):
+        raise reader.error("it is in the policy's own namespace", field="namespace")
+    if (ref.get("group", ""), ref["kind"]) not in _TARGETS:
+        raise reader.error("not a Gateway, GatewayClass, Service or ServiceEntry, or not of its group", field="kind")
+    return {name: value for name, value in ref.items() if value}
+
+
+def _authorization(spec: Reader | None, common: dict[str, Any]) -> AuthorizationPolicy:
     allowed = {"selector", "targetRef", "targetRefs", "action", "rules", "provider"}
     fields = spec.fields(allowed) if spec is not None else {}
     action = _action(fields)
-    rules = fields["rules"].items() if "rules" in fields else []
-    if len(rules) > MAX_RULES:
+    readers = fields["rules"].items() if "rules" in fields else []
+    if len(readers) > MAX_RULES:
         raise fields["rules"].error(f"at most {MAX_RULES} rules")
-    if action is Action.DENY and not rules and spec is not None:
+    if action is Action.DENY and not readers and spec is not None:
         raise spec.error("a DENY without rules would never match", field="rules")
+    rules = tuple(_rule(reader) for reader in readers)
+    if sum(max(1, len(rule.sources)) * max(1, len(rule.operations)) for rule in rules) > MAX_PAIRS:
+        raise fields["rules"].error(f"more than {MAX_PAIRS} pairs of a source and an operation", code="HBK-302")
     return AuthorizationPolicy(
         namespace=common["namespace"],
         name=common["name"],
         action=action,
-        rules=tuple(_rule(rule) for rule in rules),
+        rules=rules,
         selector=_selector(fields.get("selector")),
         target_refs=_target_refs(fields),
-        dry_run=_dry_run(_reader, common["annotations"]),
+        dry_run=_dry_run(action, common["annotations"]),
         place=common["place"],
     )
 
@@ -151,11 +173,16 @@ def _action(fields: Mapping[str, Reader]) -> Action:
     return Action(text)
 
 
-def _dry_run(reader: Reader, annotations: Mapping[str, str]) -> bool:
-    value = annotations.get(_DRY_RUN, "false")
-    if value not in {"true", "false"}:
-        raise reader.error("true or false is needed", field=f"metadata.annotations.{_DRY_RUN}")
-    return value == "true"
+def _dry_run(action: Action, annotations: Mapping[str, Reader]) -> bool:
+    if _DRY_RUN not in annotations:
+        return False
+    reader = annotations[_DRY_RUN]
+    value = _BOOLEANS.get(reader.text())
+    if value is None:
+        raise reader.error("true or false is needed, in quotes")
+    if action is Action.AUDIT:
+        raise reader.error("an AUDIT never changes an answer, so it has no dry run")
+    return value
 
 
 def _rule(reader: Reader) -> Rule:
@@ -197,7 +224,7 @@ def _lists(reader: Reader, inner: str, fields: Mapping[str, str]) -> dict[str, t
 
 def _source(reader: Reader) -> Source:
     found = _lists(reader, "source", SOURCE_FIELDS)
-    accounts = found.get("service_accounts") or found.get("not_service_accounts")
+    accounts = any(found.get(name) for name in ("service_accounts", "not_service_accounts"))
     others = ("principals", "not_principals", "namespaces", "not_namespaces")
     if accounts and any(found.get(name) for name in others):
         raise reader.error("serviceAccounts exclude principals and namespaces", field="source")
@@ -212,7 +239,7 @@ def _condition(reader: Reader) -> Condition:
     fields = reader.fields({"key", "values", "notValues"})
     if "key" not in fields:
         raise reader.error("the field is missing", field="key")
-    key = fields["key"].text()
+    key = fields["key"].text(limit=MAX_NAME)
     check_key(fields["key"], key)
     lists = {name: fields[name].texts() if name in fields else () for name in ("values", "notValues")}
     if not lists["values"] and not lists["notValues"]:
@@ -232,7 +259,7 @@ def _mode(reader: Reader) -> str:
     return text
 
 
-def _peer(_reader: Reader, spec: Reader | None, common: dict[str, Any]) -> PeerAuthentication:
+def _peer(spec: Reader | None, common: dict[str, Any]) -> PeerAuthentication:
     fields = spec.fields({"selector", "mtls", "portLevelMtls"}) if spec is not None else {}
     selector = _selector(fields.get("selector"))
     ports: dict[int, str] = {}
@@ -240,10 +267,7 @@ def _peer(_reader: Reader, spec: Reader | None, common: dict[str, Any]) -> PeerA
         reader = fields["portLevelMtls"]
         if not selector:
             raise reader.error("port-level modes need a selector")
-        for name, child in reader.fields().items():
-            if not name.isdecimal() or not 1 <= int(name) <= MAX_PORT:
-                raise child.error(f"not a port: {name[:40]}")
-            ports[int(name)] = _mode(child)
+        ports = {decimal(child, name, 1, MAX_PORT): _mode(child) for name, child in reader.fields().items()}
         if not ports:
             raise reader.error("it is empty")
     mode = _mode(fields["mtls"]) if "mtls" in fields else "UNSET"
@@ -253,7 +277,7 @@ def _peer(_reader: Reader, spec: Reader | None, common: dict[str, Any]) -> PeerA
     )  # fmt: skip
 
 
-def _request(_reader: Reader, spec: Reader | None, common: dict[str, Any]) -> RequestAuthentication:
+def _request(spec: Reader | None, common: dict[str, Any]) -> RequestAuthentication:
     fields = spec.fields({"selector", "targetRef", "targetRefs", "jwtRules"}) if spec is not None else {}
     rules = fields["jwtRules"].items() if "jwtRules" in fields else []
     return RequestAuthentication(
@@ -261,26 +285,12 @@ def _request(_reader: Reader, spec: Reader | None, common: dict[str, Any]) -> Re
         name=common["name"],
         selector=_selector(fields.get("selector")),
         target_refs=_target_refs(fields),
-        jwt_rules=tuple(_jwt_rule(rule) for rule in rules),
+        jwt_rules=tuple(jwt_rule(rule) for rule in rules),
         place=common["place"],
     )
 
 
-def _jwt_rule(reader: Reader) -> Mapping[str, object]:
-    fields = reader.fields(_JWT_FIELDS)
-    if "issuer" not in fields:
-        raise reader.error("the field is missing", field="issuer")
-    fields["issuer"].text()
-    if "jwks" in fields and "jwksUri" in fields:
-        raise fields["jwks"].error("jwks and jwksUri exclude each other")
-    if "jwksUri" in fields and not fields["jwksUri"].text().startswith(("http://", "https://")):
-        raise fields["jwksUri"].error("not an http or https address")
-    return {name: child.plain() for name, child in fields.items() if name != "issuer"} | {
-        "issuer": str(fields["issuer"].node.value)
-    }
-
-
-_KINDS: Mapping[str, Callable[[Reader, Reader | None, dict[str, Any]], Document]] = {
+_KINDS: Mapping[str, Callable[[Reader | None, dict[str, Any]], Document]] = {
     "AuthorizationPolicy": _authorization,
     "PeerAuthentication": _peer,
     "RequestAuthentication": _request,

@@ -14,8 +14,9 @@ import msgspec
 from hauberk.core.clock import SYSTEM_CLOCK, Clock
 from hauberk.core.event import Event, Receipt
 from hauberk.core.ids import uuid7
-from hauberk.core.ports import Recorder
+from hauberk.core.ports import Draft, Recorder
 from hauberk.errors import HauberkError
+from hauberk.records.inbox import promise
 
 RATE = 10  # entries of their own per second and key; enough to see a mistake in detail
 INTERVAL = 0.1  # seconds between two writes of counts; also the longest a counted caller waits for his answer
@@ -35,7 +36,7 @@ class _Fold:
         self.first = first
         self.last = first.time_ns
         self.count = 0
-        self.future: Future[Receipt] = Future()
+        self.future: Future[Receipt] = promise()  # many wait for it: none of them may cancel it for the others
 
 
 class Folder:
@@ -60,20 +61,20 @@ class Folder:
         self._seen: dict[_Key, int] = {}
         self._folds: dict[_Key, _Fold] = {}
         self._wake = threading.Event()
-        self._closed = threading.Event()
+        self._closed = threading.Event()  # set under _lock, so that nothing is counted after the last flush
         self._thread = threading.Thread(target=self._run, name="folding", daemon=True)
         self._thread.start()
 
     def submit(self, event: Event) -> "Future[Receipt]":
         """Take an event; see `core.ports.Recorder`."""
-        if event.outcome != "deny" or self._closed.is_set():
+        if event.outcome != "deny":
             return self._inner.submit(event)
         fold = self._count(event)
         return self._inner.submit(event) if fold is None else fold.future
 
-    def offer(self, event: Event) -> "Future[Receipt] | None":
+    def offer(self, event: Event | Draft) -> "Future[Receipt] | None":
         """Take an event without waiting; see `core.ports.Recorder`."""
-        if event.outcome != "deny" or self._closed.is_set():
+        if not isinstance(event, Event) or event.outcome != "deny":
             return self._inner.offer(event)
         return self._inner.offer(event) if self._count(event) is None else None
 
@@ -82,6 +83,8 @@ class Folder:
         key = (event.type, event.actor or event.address, event.code, event.rule)
         second = int(self._clock.time())
         with self._lock:
+            if self._closed.is_set():
+                return None
             if second != self._second:
                 self._second = second
                 self._seen.clear()
@@ -114,7 +117,8 @@ class Folder:
 
     def close(self, timeout: float = 10.0) -> None:
         """Write the last counts, then close the recorder behind."""
-        self._closed.set()
+        with self._lock:
+            self._closed.set()
         self._wake.set()
         self._thread.join(timeout)
         self.flush()
@@ -126,7 +130,7 @@ def _counted(key: _Key, fold: _Fold) -> Event:
     data = {"count": fold.count, "first": first.time_ns, "last": fold.last}
     changes: dict[str, object] = {"id": uuid7(), "type": first.type + FOLDED, "data": data, "incident": ""}
     if key == _OTHERS:
-        changes.update(actor="*", address="", code="", rule="")
+        changes.update(type="denied" + FOLDED, actor="*", address="", code="", rule="", digest="")
     return msgspec.structs.replace(first, **changes)
 
 

@@ -7,9 +7,17 @@ commit, or one request to the authority, carries many. Adding one costs an appen
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar
 
 _Item = TypeVar("_Item")
+
+
+def promise() -> "Future[Any]":
+    """Return a future whose reader may stop waiting, but cannot take the event back: cancelling it does nothing."""
+    done: Future[Any] = Future()
+    done.set_running_or_notify_cancel()
+    return done
 
 
 class Inbox(Generic[_Item]):

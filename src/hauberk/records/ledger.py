@@ -7,27 +7,31 @@ leaves the process only once that write is durable. On start the stored frontier
 a log that was edited under us is refused rather than continued.
 """
 
+import logging
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from hashlib import sha256
+from itertools import islice
 
 import msgspec
 
 from hauberk.core.clock import SYSTEM_CLOCK, Clock
 from hauberk.core.event import Entry, Event, Receipt, encode_leaf
-from hauberk.core.ports import Append, Head, Store, Write
+from hauberk.core.ports import Append, Draft, Head, Store, Write, made
 from hauberk.crypto.merkle import Frontier
 from hauberk.crypto.note import Checkpoint, encode_key, sign_checkpoint, verify_checkpoint
 from hauberk.crypto.signing import SigningKey
 from hauberk.errors import Conflict, RecordsError, Tampered
 from hauberk.records._encode import encode_event
 from hauberk.records._tiles import StoredTree, load_writer
-from hauberk.records.inbox import Inbox
+from hauberk.records.inbox import Inbox, promise
 
 QUEUE = 10_000  # events waiting for the sequencer; beyond it callers wait (back-pressure), nothing is lost
 BATCH = 5_000  # events per commit; bounds the memory and the latency of one transaction
 LINGER = 0.02  # seconds an event nobody waits for may wait for company; bounds what a crash loses of those
+_log = logging.getLogger("hauberk.records")
 CACHED_STREAMS = 10_000  # stream versions kept in memory; the rest are looked up
 
 
@@ -40,21 +44,38 @@ class Proof(msgspec.Struct, frozen=True):
     checkpoint: str
 
 
-class _Job(msgspec.Struct):
-    """Events that share one future."""
+_Pair = tuple[Event, tuple[bytes, bytes]]  # an event with its meta and public, as encoded
 
-    events: Sequence[Event]
-    parts: Sequence[tuple[bytes, bytes]]  # meta and public of each, encoded by the caller's thread
-    done: "Future[list[Receipt]]"
+
+class _Job(msgspec.Struct, gc=False):
+    """Events that share one future. What nobody waits for has none, and is encoded by the sequencer."""
+
+    drafts: Sequence[Event | Draft]
+    pairs: Sequence[_Pair] = ()
+    done: "Future[list[Receipt]] | None" = None
+
+    def settle(self, outcome: "list[Receipt] | RecordsError") -> None:
+        """Tell whoever waits."""
+        if self.done is None:
+            if isinstance(outcome, RecordsError):
+                _log.error("an event could not be recorded: %s", outcome.code)
+        elif isinstance(outcome, RecordsError):
+            self.done.set_exception(outcome)
+        else:
+            self.done.set_result(outcome)
 
 
 def _weight(job: _Job) -> int:
-    return len(job.events)
+    return len(job.drafts)
+
+
+def _encoded(events: Iterable[Event]) -> list[_Pair]:
+    return [(event, encode_event(event)) for event in events]
 
 
 def _one(receipts: "Future[list[Receipt]]") -> "Future[Receipt]":
     """Turn the future of a batch of one into the future of its receipt."""
-    single: Future[Receipt] = Future()
+    single: Future[Receipt] = promise()
 
     def settle(finished: "Future[list[Receipt]]") -> None:
         error = finished.exception()
@@ -119,62 +140,73 @@ class Ledger:
 
     def append_batch(self, events: Sequence[Event]) -> "Future[list[Receipt]]":
         """Take events that commit together, in order; an id that is in the log already keeps its old position."""
-        done: Future[list[Receipt]] = Future()
+        done: Future[list[Receipt]] = promise()
         if self._closing.is_set():
             done.set_exception(RecordsError("HBK-706", "the ledger is closed"))
             return done
         try:
-            parts = [encode_event(event) for event in events]
+            pairs = _encoded(events)
         except RecordsError as error:
             done.set_exception(error)
             return done
-        self._inbox.put(_Job(events, parts, done))
+        self._inbox.put(_Job(events, pairs, done))
         return done
 
-    def offer(self, event: Event) -> "Future[Receipt] | None":
+    def offer(self, event: Event | Draft) -> "Future[Receipt] | None":
         """Take one event without waiting for its commit; a future only when the queue is full."""
         if self._closing.is_set():
-            return self.submit(event)
-        try:
-            job = _Job((event,), (encode_event(event),), Future())
-        except RecordsError:
-            return self.submit(event)
+            return self.submit(made(event))
+        job = _Job((event,))
         if self._inbox.offer(job):
             return None
-        full: Future[Receipt] = Future()
+        full: Future[Receipt] = promise()
         threading.Thread(target=self._push, args=(job, full), daemon=True).start()
         return full
 
     def _push(self, job: _Job, taken: "Future[Receipt]") -> None:
         """Wait for room on a thread of its own, so that an event loop need not."""
         self._inbox.put(job)
-        taken.set_result(Receipt(job.events[0].id, None, "ledger"))
+        taken.set_result(Receipt(b"", None, "ledger"))
 
     def _run(self) -> None:
         while (jobs := self._inbox.take(BATCH, _weight)) is not None:
+            jobs = [job for job in jobs if self._prepared(job)]
             if not jobs:
                 continue
             try:
-                receipts = self._commit(jobs)
+                receipts = iter(self._commit(jobs))
             except RecordsError as error:
                 self._reload()
                 self._one_by_one(jobs, error)
                 continue
-            at = iter(receipts)
             for job in jobs:
-                job.done.set_result([next(at) for _ in job.events])
+                if job.done is None:
+                    deque(islice(receipts, len(job.pairs)), maxlen=0)
+                else:
+                    job.settle([next(receipts) for _ in job.pairs])
+
+    @staticmethod
+    def _prepared(job: _Job) -> bool:
+        """Encode what nobody waits for; what cannot be encoded is reported and left out."""
+        if not job.pairs and job.drafts:
+            try:
+                job.pairs = _encoded(made(draft) for draft in job.drafts)
+            except RecordsError as error:
+                job.settle(error)
+                return False
+        return True
 
     def _one_by_one(self, jobs: list[_Job], error: RecordsError) -> None:
         """A failed batch of several jobs is tried again job by job, so that one bad event fails alone."""
         for job in jobs:
             if len(jobs) == 1:
-                job.done.set_exception(error)
+                job.settle(error)
                 continue
             try:
-                job.done.set_result(self._commit([job]))
+                job.settle(self._commit([job]))
             except RecordsError as own:
                 self._reload()
-                job.done.set_exception(own)
+                job.settle(own)
 
     def _reload(self) -> None:
         """After a failure, believe only what the store says."""
@@ -188,14 +220,14 @@ class Ledger:
 
     def _commit(self, jobs: Sequence[_Job]) -> list[Receipt]:
         """Append events. That none of them is in the log already is tried first and looked up only when it is wrong."""
-        pairs = [pair for job in jobs for pair in zip(job.events, job.parts, strict=True)]
+        pairs = [pair for job in jobs for pair in job.pairs]
         try:
             return self._append(pairs, {})
         except Conflict:
             self._reload()
             return self._append(pairs, self._store.find(self.origin, [event.id for event, _ in pairs]))
 
-    def _append(self, pairs: Sequence[tuple[Event, tuple[bytes, bytes]]], known: Mapping[bytes, int]) -> list[Receipt]:
+    def _append(self, pairs: Sequence[_Pair], known: Mapping[bytes, int]) -> list[Receipt]:
         positions = dict(known)
         fresh = {pair[0].id: pair for pair in pairs if pair[0].id not in positions}.values()
         if fresh:
@@ -218,7 +250,7 @@ class Ledger:
             found = self._store.versions(self.origin, sorted(unknown))
             self._versions.update({stream: found.get(stream, 0) for stream in unknown})
 
-    def _entries(self, pairs: Iterable[tuple[Event, tuple[bytes, bytes]]], frontier: Frontier) -> list[Entry]:
+    def _entries(self, pairs: Iterable[_Pair], frontier: Frontier) -> list[Entry]:
         """Turn events into entries at the end of the log. The hottest loop here: names are local on purpose."""
         now, position, versions = self._clock.time_ns(), frontier.size, self._versions
         entries, hashes = [], []

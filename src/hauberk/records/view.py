@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from hauberk.core.event import Entry
 from hauberk.records._encode import decode_event
 
+MAX_SHOWN = 200  # characters of a field in a line
+
 
 def entry_view(entry: Entry) -> Mapping[str, object]:
     """Return an entry as plain data; empty fields are left out.
@@ -16,7 +18,7 @@ def entry_view(entry: Entry) -> Mapping[str, object]:
     event = decode_event(entry.meta, entry.public)
     view: dict[str, object] = {
         "position": entry.position,
-        "time": datetime.fromtimestamp(event.time_ns / 1e9, UTC).isoformat(timespec="milliseconds"),
+        "time": _time(event.time_ns),
         "type": event.type,
         "stream": event.stream,
         "id": event.id.hex(),
@@ -29,8 +31,22 @@ def entry_view(entry: Entry) -> Mapping[str, object]:
     return view
 
 
+def _time(time_ns: int) -> str:
+    """Return ISO 8601; a time no calendar has is shown as it was given, since a producer may claim anything."""
+    try:
+        return datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat(timespec="milliseconds")
+    except (OverflowError, ValueError, OSError):
+        return f"{time_ns} ns"
+
+
+def printable(value: object) -> str:
+    """Return text that is safe on a terminal: no control or direction characters, no further lines, bounded."""
+    text = str(value)[:MAX_SHOWN]
+    return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
+
+
 def entry_line(view: Mapping[str, object]) -> str:
-    """Return one line about an entry, for people."""
-    who = view.get("actor") or view.get("address") or "-"
-    what = " ".join(str(view[name]) for name in ("outcome", "code", "rule") if name in view)
-    return f"{view['position']:>7}  {view['time']}  {view['type']:<24} {who}  {what}".rstrip()
+    """Return one line about an entry, for people. What producers wrote cannot forge a second one."""
+    who = printable(view.get("actor") or view.get("address") or "-")
+    what = " ".join(printable(view[name]) for name in ("outcome", "code", "rule") if name in view)
+    return f"{view['position']:>7}  {view['time']}  {printable(view['type']):<24} {who}  {what}".rstrip()

@@ -55,6 +55,15 @@ def _unknown() -> None:
     return None
 
 
+def vouched_for(peer: SvidInfo, root: bytes) -> bool:
+    """Tell whether this very root stands behind a peer that was verified before."""
+    try:
+        verify_chain(peer.chain, {peer.spiffe_id.trust_domain: (root,)}, at=peer.not_after)
+    except IdentityError:
+        return False
+    return True
+
+
 def peer_principal(peer: SvidInfo | None) -> Principal:
     """Return who a verified peer is; anonymous when there is none."""
     if peer is None:
@@ -79,13 +88,14 @@ class Connection:
         close: asked to close with a code; called at most once per code, from any thread, must not block.
     """
 
-    __slots__ = ("_close", "closing", "number", "opened_at", "peer")
+    __slots__ = ("_close", "checked", "closing", "number", "opened_at", "peer")
 
     def __init__(self, number: int, peer: SvidInfo | None, opened_at: float, close: Callable[[str], None]) -> None:
         self.number = number
         self.peer = peer
         self.opened_at = opened_at
         self.closing = ""
+        self.checked: object = None  # the bundles under which the peer's root was found to stay
         self._close = close
 
     def close(self, code: str) -> None:
@@ -131,7 +141,8 @@ class Connections:
     def close_where(self, choose: Callable[[Connection], bool], code: str) -> int:
         """Close those `choose` picks and return how many."""
         with self._lock:
-            chosen = [connection for connection in self._open.values() if choose(connection)]
+            present = list(self._open.values())
+        chosen = [connection for connection in present if choose(connection)]
         for connection in chosen:
             connection.close(code)
         return len(chosen)
@@ -149,6 +160,25 @@ class Connections:
         """Let those opened at least `seconds` ago finish what they are doing and close; return how many."""
         limit = self._clock.monotonic() - seconds
         return self.close_where(lambda connection: not connection.closing and connection.opened_at <= limit, AGED)
+
+    def close_retiring(self, bundles: Mapping[str, Sequence[bytes]]) -> int:
+        """Let those end gently whose peer's root is on its way out; return how many.
+
+        Args:
+            bundles: roots by trust domain, DER; the first of a domain is the one that signs.
+        """
+
+        def retiring(connection: Connection) -> bool:
+            peer = connection.peer
+            if peer is None or connection.closing or connection.checked is bundles:
+                return False
+            roots = bundles.get(peer.spiffe_id.trust_domain, ())
+            if len(roots) > 1 and not vouched_for(peer, roots[0]):
+                return True
+            connection.checked = bundles  # signatures are checked once per connection and set of bundles
+            return False
+
+        return self.close_where(retiring, AGED)
 
     def close_untrusted(self, bundles: Mapping[str, Sequence[bytes]]) -> int:
         """Close those whose peer is not valid any more: its root was dropped, or it expired. Return how many.

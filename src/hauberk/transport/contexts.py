@@ -7,8 +7,9 @@ check because SVIDs have no host names; there are no session tickets because a t
 keys reach OpenSSL through anonymous memory, never a file.
 
 A context made here makes an inner one from the source's current material and hands each new connection to it, so a
-renewed leaf or a changed bundle is used by the next handshake and disturbs no open connection. On a stack that can set
-key exchange groups (Python 3.15) X25519MLKEM768 comes first; others negotiate OpenSSL's default, X25519 first.
+renewed leaf or a changed bundle is used by the next handshake and disturbs no open connection. A client looks at its
+callee again before it sends: one that was revoked or lost its root since then hears nothing more. On a stack that can
+set key exchange groups (Python 3.15) X25519MLKEM768 comes first; others negotiate OpenSSL's default, X25519 first.
 """
 
 import os
@@ -21,7 +22,7 @@ from hauberk.core.clock import SYSTEM_CLOCK, Clock
 from hauberk.core.spiffe import SpiffeId
 from hauberk.crypto.x509 import SvidInfo, WorkloadKey, fingerprint, to_pem, verify_chain
 from hauberk.errors import TransportError
-from hauberk.transport.handshake import Check, VerifiedObject, VerifiedSocket
+from hauberk.transport.handshake import Again, CallerObject, CallerSocket, Check, VerifiedObject, VerifiedSocket
 
 if TYPE_CHECKING:
     import socket
@@ -192,7 +193,17 @@ def client_context(
         context = _context(ssl.PROTOCOL_TLS_CLIENT, identity)
         context.check = _checker(identity, admit, clock, expect)
         context.on_failure = on_failure
+        context.again = lambda peer, seen: again(peer, seen or identity.roots)
+        context.sslobject_class, context.sslsocket_class = CallerObject, CallerSocket
         return context
+
+    def again(peer: SvidInfo, seen: object) -> object:
+        if admit is not None:
+            admit(peer)
+        roots = source.current().roots
+        if roots is not seen:  # signatures are checked once per connection and set of bundles
+            verify_chain(peer.chain, roots, at=clock.time())
+        return roots
 
     return RotatingContext(ssl.PROTOCOL_TLS_CLIENT, source, build)
 
@@ -221,9 +232,10 @@ def bootstrap_context(root_fingerprint: str, expect: SpiffeId, *, clock: Clock =
 class _Context(ssl.SSLContext):
     """An inner context: what `handshake` asks after the handshake."""
 
-    sslobject_class = VerifiedObject
-    sslsocket_class = VerifiedSocket
+    sslobject_class: type[VerifiedObject] = VerifiedObject
+    sslsocket_class: type[VerifiedSocket] = VerifiedSocket
     check: Check
+    again: Again
     on_failure: Callable[[str], None] | None = None
 
 

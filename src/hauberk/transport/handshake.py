@@ -5,14 +5,19 @@
 every TLS client maps to its own connect error already.
 """
 
+import socket
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from hauberk.crypto.x509 import SvidInfo
 from hauberk.errors import HauberkError
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
+
 Check = Callable[[Sequence[bytes]], SvidInfo]
+Again = Callable[[SvidInfo, object], object]  # takes and returns what the peer was last held against, None at first
 
 
 class PeerRefused(ssl.SSLCertVerificationError):
@@ -42,6 +47,12 @@ class Verifying(Protocol):
     on_failure: Callable[[str], None] | None
 
 
+class Calling(Verifying, Protocol):
+    """What a client's context brings along."""
+
+    again: Again
+
+
 class VerifiedObject(ssl.SSLObject):
     """TLS over memory buffers whose peer is verified; `peer_svid` is its SVID, or None when it sent none."""
 
@@ -62,6 +73,40 @@ class VerifiedSocket(ssl.SSLSocket):
         """Shake hands, then verify the peer."""
         _step(cast("Verifying", self.context), lambda: super(VerifiedSocket, self).do_handshake(block))
         self.peer_svid = _verified(self)
+
+
+class CallerObject(VerifiedObject):
+    """The client's end over memory buffers: before anything is sent, the callee still has to be acceptable."""
+
+    _seen: object = None
+
+    def write(self, data: "Buffer") -> int:
+        """Send, unless the callee was revoked or lost its root since the handshake."""
+        self._seen = _again(self, self.peer_svid, self._seen)
+        return super().write(data)
+
+
+class CallerSocket(VerifiedSocket):
+    """The client's end over a socket: before anything is sent, the callee still has to be acceptable."""
+
+    _seen: object = None
+
+    def send(self, data: "Buffer", flags: int = 0) -> int:
+        """Send, unless the callee was revoked or lost its root since the handshake; `sendall` comes here too."""
+        self._look()
+        return super().send(data, flags)
+
+    def write(self, data: "Buffer") -> int:
+        """Send, as `send` does."""
+        self._look()
+        return super().write(data)
+
+    def _look(self) -> None:
+        try:
+            self._seen = _again(self, self.peer_svid, self._seen)
+        except PeerRefused:
+            self.shutdown(socket.SHUT_RDWR)  # HTTP clients would go on and wait for an answer
+            raise
 
 
 def reason_of(error: ssl.SSLError) -> str:
@@ -94,6 +139,16 @@ def _verified(tls: ssl.SSLObject | ssl.SSLSocket) -> SvidInfo | None:
         error = PeerRefused(refused)
         _report(context, error)
         raise error from None
+
+
+def _again(tls: ssl.SSLObject | ssl.SSLSocket, peer: SvidInfo | None, seen: object) -> object:
+    """Look at the peer of an open connection again; returns what to hand in the next time."""
+    if peer is None:
+        return seen
+    try:
+        return cast("Calling", tls.context).again(peer, seen)
+    except HauberkError as refused:
+        raise PeerRefused(refused) from None
 
 
 def _sent_chain(tls: ssl.SSLObject | ssl.SSLSocket) -> Sequence[bytes]:
