@@ -1,12 +1,13 @@
 """The embedded store: one SQLite file, WAL, `synchronous=FULL`, mode 0600.
 
-One connection writes under a lock; each reading thread has its own. `commit` is one `BEGIN IMMEDIATE` transaction, so a
-crash leaves either all of a write or nothing. Entries are unique by event id: the same event cannot be stored twice.
+One connection writes under a lock; readers borrow theirs from a few idle ones. `commit` is one `BEGIN IMMEDIATE`
+transaction, so a crash leaves either all of a write or nothing. Entries are unique by event id: the same event cannot be stored twice.
 """
 
 import os
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -39,6 +40,7 @@ INSERT OR IGNORE INTO revision VALUES (1, 0);
 BUSY_SECONDS = 30.0  # another process may hold the write lock this long before we give up
 _ENTRY = "position, id, stream, type, version, leaf, meta, public, sealed"
 _ROWS_AT_ONCE = 128  # rows of one statement; more are no faster, and ten columns stay far below SQLite's own limit
+_IDLE = 8  # reading connections kept open
 _CHUNK = 500  # bound variables per query; SQLite's own limit is far higher
 
 
@@ -89,8 +91,7 @@ class SqliteStore:
         self._now = now
         self._readonly = readonly
         self._lock = threading.Lock()  # guards _writer
-        self._local = threading.local()  # one reading connection per thread
-        self._readers: list[sqlite3.Connection] = []  # guarded by _lock
+        self._idle: deque[sqlite3.Connection] = deque()  # readers nobody uses; taken and put atomically
         self._closed = False
         with _mapped():
             try:
@@ -102,15 +103,26 @@ class SqliteStore:
             if not readonly:
                 self._writer.executescript(SCHEMA)
 
-    def _reader(self) -> sqlite3.Connection:
-        if self._closed:
-            raise RecordsError("HBK-706", "the store is closed")
-        found: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if found is None:
-            found = self._local.connection = _connect(self.path, readonly=True)
-            with self._lock:
-                self._readers.append(found)
-        return found
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """Lend a reading connection; nobody else uses it meanwhile, whatever thread that is in."""
+        with _mapped():
+            if self._closed:
+                raise RecordsError("HBK-706", "the store is closed")
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                connection = _connect(self.path, readonly=True)
+            try:
+                yield connection
+            finally:
+                self._take_back(connection)
+
+    def _take_back(self, connection: sqlite3.Connection) -> None:
+        if self._closed or len(self._idle) >= _IDLE:
+            connection.close()
+        else:
+            self._idle.append(connection)
 
     def commit(self, write: Write) -> int:
         """Apply `write` in one transaction; see `core.ports.Store`."""
@@ -170,8 +182,8 @@ class SqliteStore:
 
     def head(self, log: str) -> Head:
         """Return the head of `log`."""
-        with _mapped():
-            return _head(self._reader(), log)
+        with self._reading() as reader:
+            return _head(reader, log)
 
     def entries(
         self, log: str, *, after: int = -1, stream: str | None = None, kind: str | None = None, limit: int = 1000
@@ -183,10 +195,13 @@ class SqliteStore:
             if value is not None:
                 query += f" AND {column} = ?"
                 values.append(value)
-        with _mapped():
-            rows = self._reader().execute(query + " ORDER BY position LIMIT ?", [*values, limit])
-            for row in rows:
-                yield Entry(*row)
+        with self._reading() as reader:
+            rows = reader.execute(query + " ORDER BY position LIMIT ?", [*values, limit])
+            try:
+                for row in rows:
+                    yield Entry(*row)
+            finally:
+                rows.close()  # or a reader that stops early, or fails, keeps its lock
 
     def find(self, log: str, ids: Sequence[bytes]) -> Mapping[bytes, int]:
         """Return the positions of those event ids that are in `log`."""
@@ -201,24 +216,24 @@ class SqliteStore:
         return {str(name): version for name, version in self._select(query, log, streams)}
 
     def _select(self, query: str, log: str, values: Sequence[object]) -> Iterator[tuple[Any, int]]:
-        with _mapped():
+        with self._reading() as reader:
             for at in range(0, len(values), _CHUNK):
                 part = values[at : at + _CHUNK]
-                yield from self._reader().execute(query.format(",".join("?" * len(part))), [log, *part])
+                yield from reader.execute(query.format(",".join("?" * len(part))), [log, *part])
 
     def tile(self, log: str, level: int, index: int) -> bytes:
         """Return the hashes of a tile."""
         query = "SELECT data FROM tile WHERE log = ? AND level = ? AND number = ?"
-        with _mapped():
-            row = self._reader().execute(query, (log, level, index)).fetchone()
+        with self._reading() as reader:
+            row = reader.execute(query, (log, level, index)).fetchone()
         if row is None:
             raise RecordsError("HBK-707", "no such tile", level=level, index=index)
         return bytes(row[0])
 
     def get(self, space: str, key: bytes) -> Row | None:
         """Return a live row or None."""
-        with _mapped():
-            return _row(self._reader(), space, key, self._now())
+        with self._reading() as reader:
+            return _row(reader, space, key, self._now())
 
     def scan(self, space: str, prefix: bytes = b"", *, after: bytes = b"", limit: int = 1000) -> Iterator[Row]:
         """Yield live rows in key order."""
@@ -226,22 +241,26 @@ class SqliteStore:
             "SELECT key, value, revision, expires FROM row WHERE space = ? AND key > ? AND substr(key, 1, ?) = ?"
             " AND (expires IS NULL OR expires > ?) ORDER BY key LIMIT ?"
         )
-        with _mapped():
-            for row in self._reader().execute(query, (space, after, len(prefix), prefix, self._now(), limit)):
-                yield Row(*row)
+        with self._reading() as reader:
+            rows = reader.execute(query, (space, after, len(prefix), prefix, self._now(), limit))
+            try:
+                for row in rows:
+                    yield Row(*row)
+            finally:
+                rows.close()
 
     def logs(self) -> list[str]:
         """Return the names of all logs in the file."""
-        with _mapped():
-            return [row[0] for row in self._reader().execute("SELECT log FROM head ORDER BY log")]
+        with self._reading() as reader:
+            return [row[0] for row in reader.execute("SELECT log FROM head ORDER BY log")]
 
     def close(self) -> None:
         """Close every connection."""
         with self._lock:
             self._closed = True
-            for connection in (self._writer, *self._readers):
-                connection.close()
-            self._readers.clear()
+            while self._idle:
+                self._idle.pop().close()
+            self._writer.close()  # the last one: it folds the write-ahead log into the file and removes it
 
 
 def _head(connection: sqlite3.Connection, log: str) -> Head:

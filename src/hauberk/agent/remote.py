@@ -1,5 +1,6 @@
 """Talking to the authority: over mutual TLS as a workload, over a Unix socket as a process of this machine."""
 
+from http import HTTPStatus
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ from hauberk.identity.jointoken import JoinToken
 from hauberk.transport.contexts import RotatingContext, bootstrap_context
 
 AUTHORITY_PATH = "/ns/hauberk-system/sa/authority"
+REFUSED = "HBK-906"  # whoever answers is there and does not know such a request
 TIMEOUT = 10.0  # seconds for an answer
 FEED_TIMEOUT = 5.0  # seconds; heartbeats come each second
 _Form = TypeVar("_Form")
@@ -136,7 +138,8 @@ def _refused(answer: httpx2.Response) -> HauberkError:
     try:
         problem = msgspec.json.decode(answer.content, type=_Problem)
     except msgspec.DecodeError:
-        problem = _Problem(detail=f"status {answer.status_code}")
+        there = HTTPStatus.MULTIPLE_CHOICES <= answer.status_code < HTTPStatus.INTERNAL_SERVER_ERROR
+        problem = _Problem(REFUSED if there else "HBK-902", f"status {answer.status_code}")
     if problem.code not in REGISTRY:
         return ConfigError("HBK-902", f"unknown code {problem.code[:20]}")
     error = _FAMILIES.get(problem.code[4], ConfigError)(problem.code, problem.detail)

@@ -47,6 +47,9 @@ kind: PeerAuthentication
 metadata: {name: default, namespace: hauberk-system}
 spec: {mtls: {mode: PERMISSIVE}}
 """
+# Requests of callers without an identity that are worked on at once: a flood of them waits in line, and leaves the other
+# threads of the pool (forty) to services and the administrator.
+STRANGERS = 8
 SMALL = 65_536  # bytes of a request without documents
 _Form = TypeVar("_Form")
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -168,10 +171,12 @@ class FeedPoll:
 
 def mesh_app(authority: Authority) -> Starlette:
     """Return the application of the TLS listener; make it in the loop that serves it."""
+    strangers = asyncio.Semaphore(STRANGERS)
 
     async def join(request: Request) -> Response:
         form = await read(request, JoinRequest)
-        return answer(await run_in_threadpool(authority.join, form.secret, form.csr))
+        async with strangers:
+            return answer(await run_in_threadpool(authority.join, form.secret, form.csr))
 
     async def renew(request: Request) -> Response:
         form = await read(request, RenewRequest)
@@ -202,14 +207,17 @@ def mesh_app(authority: Authority) -> Starlette:
 
 def workload_app(authority: Authority) -> Starlette:
     """Return the application of the workload socket."""
+    strangers = asyncio.Semaphore(STRANGERS)
 
     async def attest(request: Request) -> Response:
         form, peer = await read(request, AttestRequest), local(request)
-        return answer(await run_in_threadpool(authority.attest, peer, form.csr, form.entry))
+        async with strangers:
+            return answer(await run_in_threadpool(authority.attest, peer, form.csr, form.entry))
 
     async def handover(request: Request) -> Response:
         form, peer = await read(request, HandoverRequest), local(request)
-        token = await run_in_threadpool(authority.handover, peer, form.entry)
+        async with strangers:
+            token = await run_in_threadpool(authority.handover, peer, form.entry)
         return answer(TokenReply(token.text()))
 
     return Starlette(

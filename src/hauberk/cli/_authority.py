@@ -1,15 +1,16 @@
 """What the commands that talk to the authority share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
 
-from hauberk.agent.remote import Remote
-from hauberk.agent.state import admin
 from hauberk.core.config import Config, load
+
+if TYPE_CHECKING:
+    from hauberk.agent.remote import Remote
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -30,8 +31,21 @@ def settings(directory: Path | None) -> Config:
     return load(arguments={"directory": None if directory is None else str(directory)})
 
 
-def administrator(directory: Path | None) -> Remote:
+def pairs(texts: Iterable[str]) -> list[tuple[str, str]]:
+    """Read `KEY=VALUE` options; anything else is wrong usage."""
+    found = []
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise click.UsageError(f"{text!r} is not KEY=VALUE")
+        found.append((key, value))
+    return found
+
+
+def administrator(directory: Path | None) -> "Remote":
     """Return the line to the authority."""
+    from hauberk.agent.state import admin  # noqa: PLC0415  # an HTTP client, for commands that talk to the authority
+
     return admin(Path(settings(directory).directory))
 
 

@@ -42,14 +42,19 @@ def emit(data: object, *, as_json: bool, text: str) -> None:
 
 def note(text: str) -> None:
     """Tell people something that is not data."""
-    click.echo(text, err=True)
+    if text:
+        click.echo(text, err=True)
 
 
 def fail(error: HauberkError) -> int:
     """Print `error:` and `hint:` lines and return the exit status that fits."""
     detail = ": ".join(part for part in (error.public, error.detail) if part)
-    fields = ", ".join(f"{key} {value}" for key, value in error.context.items())
+    fields = ", ".join(f"{key} {_shown(value)}" for key, value in error.context.items())
     note(f"error: {detail}" + (f" ({fields})" if fields else "") + f" [{error.code}]")
     if error.hint:
         note(f"hint: {error.hint}")
     return Exit.UNREACHABLE if error.code == "HBK-902" else Exit.FINDING
+
+
+def _shown(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

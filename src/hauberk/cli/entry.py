@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import click
 
-from hauberk.cli._authority import directory_option, fetch
+from hauberk.cli._authority import directory_option, fetch, pairs
 from hauberk.cli._output import emit, json_option
 from hauberk.core.wire import EntryForm, TokenForm
 
@@ -35,8 +35,7 @@ def create(  # noqa: PLR0917  # click passes one argument per option
     as_json: bool,  # noqa: FBT001  # click's flag
 ) -> None:
     """Register a workload. A process must have every SELECTOR to get the identity; without any, a token is needed."""
-    pairs = dict(label.partition("=")[::2] for label in labels) if labels else {"app": name}
-    form = EntryForm(name, namespace, account or name, selectors, pairs, ttl)
+    form = EntryForm(name, namespace, account or name, selectors, dict(pairs(labels)) or {"app": name}, ttl)
     made = fetch(directory, "POST", "/admin/entries", form)
     emit(made, as_json=as_json, text=_line(made))
 

@@ -98,7 +98,7 @@ def show(position: int | None, incident: str | None, directory: Path | None, as_
 def proof(position: int, directory: Path | None, as_json: bool) -> None:  # noqa: FBT001  # click's flag
     """Print the proof that an entry is in the log: leaf, audit path and signed checkpoint."""
     found = fetch(directory, "GET", f"/admin/ledger/{position}/proof")
-    lines = [f"leaf {found['leaf']}", *(f"path {step}" for step in found["path"]), "", found["checkpoint"]]
+    lines = [f"leaf {found['leaf']}", *(f"path {step}" for step in found["path"]), "", found["checkpoint"].rstrip("\n")]
     emit(found, as_json=as_json, text="\n".join(lines))
 
 
@@ -108,7 +108,7 @@ def proof(position: int, directory: Path | None, as_json: bool) -> None:  # noqa
 def checkpoint(directory: Path | None, as_json: bool) -> None:  # noqa: FBT001  # click's flag
     """Print the signed checkpoint. Keep it elsewhere: with it a later rollback is found."""
     found = fetch(directory, "GET", "/admin/ledger/checkpoint")
-    emit(found, as_json=as_json, text=found["checkpoint"].rstrip("\n") + "\n" if found["checkpoint"] else "")
+    emit(found, as_json=as_json, text=found["checkpoint"].rstrip("\n"))
 
 
 @ledger.command("key")

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from hauberk.cli._authority import directory_option, fetch
+from hauberk.cli._authority import directory_option, fetch, pairs
 from hauberk.cli._output import Exit, emit, json_option, note
 from hauberk.core.call import Call, Headers
 from hauberk.core.decision import Verdict
@@ -80,8 +80,8 @@ def _call_options(command: _F) -> _F:
 
 
 def _call(options: dict[str, Any], source: str = "") -> Call:
-    labels = dict(one.partition("=")[::2] for one in options["labels"]) or None
-    headers = [one.partition("=")[::2] for one in options["headers"]]
+    labels = dict(pairs(options["labels"])) or None
+    headers = pairs(options["headers"])
     return Call(
         peer=Principal(Kind.WORKLOAD, source) if source else ANONYMOUS,
         method=options["method"],
@@ -179,10 +179,17 @@ def diff(old: Path, new: Path, trust_domain: str, as_json: bool) -> None:  # noq
 def apply(files: tuple[Path, ...], force: bool, replace: bool, directory: Path | None, as_json: bool) -> None:  # noqa: FBT001  # click's flags
     """Put policies in force at every service. A refused push changes nothing."""
     form = PolicyForm(tuple(PolicyFile(name, text) for name, text in _files(files)), force, replace)
-    done = fetch(directory, "POST", "/admin/policies", form)
-    told = [Finding(**{**found, "severity": Severity(found["severity"])}) for found in done["findings"]]
-    note(_tell(it for it in told if it.severity is not Severity.INFO))
+    try:
+        done = fetch(directory, "POST", "/admin/policies", form)
+    except PolicyError as error:
+        note(_tell(_findings(error.context.pop("findings", ()))))
+        raise
+    note(_tell(it for it in _findings(done["findings"]) if it.severity is not Severity.INFO))
     emit(done, as_json=as_json, text=f"revision {done['revision']}  digest {done['digest'][:16]}")
+
+
+def _findings(data: Any) -> list[Finding]:  # noqa: ANN401  # JSON
+    return [Finding(**{**found, "severity": Severity(found["severity"])}) for found in data]
 
 
 @policy.command()

@@ -16,6 +16,7 @@ from hauberk.errors import EdgeError
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^`|~0-9a-zA-Z_-]+\Z")
 _CLEAN = bytes(byte for byte in range(256) if byte == 0x09 or 0x20 <= byte != 0x7F)  # noqa: PLR2004  # tab, space, delete
+_METHOD = re.compile(r"[A-Z][A-Z0-9-]{0,31}\Z")
 _LENGTH_DIGITS = 15  # a petabyte
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?\Z")
 _OVERHEAD = 4  # ": " and CRLF around each field
@@ -81,6 +82,16 @@ def _shape_of(names: tuple[bytes, ...]) -> _Shape:
             _shapes.clear()
         _shapes[names] = shape
     return shape
+
+
+def check_method(method: str) -> None:
+    """Refuse a method that some frameworks would read as another: they fold case and trim.
+
+    Raises:
+        EdgeError: HBK-401.
+    """
+    if not _METHOD.match(method):
+        raise EdgeError("HBK-401", "the method is no token in upper case")
 
 
 def check_framing(headers: Sequence[tuple[bytes, bytes]], limits: Limits, *, http_version: str = "1.1") -> Head:

@@ -7,8 +7,10 @@ from hauberk.core.limits import Limits
 from hauberk.core.principal import Kind
 from hauberk.edge.canonical import canonical_path
 from hauberk.edge.forwarded import drop_claims
-from hauberk.edge.framing import check_framing
+from hauberk.edge.framing import check_framing, check_method
 from hauberk.errors import EdgeError
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class CanonicalRequest:
@@ -32,6 +34,8 @@ class CanonicalRequest:
         """Make `inbound.call`, or refuse."""
         peer = inbound.peer
         try:
+            if inbound.method not in _METHODS:
+                check_method(inbound.method)
             path = self._path(inbound)
             head = check_framing(inbound.headers, self._limits, http_version=inbound.http_version)
         except EdgeError as refused:

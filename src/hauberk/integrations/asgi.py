@@ -31,8 +31,13 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 INTERNAL_ERROR = 500
 MAX_CAUSE = 2000  # characters of a traceback in the record
 POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
+INTERNAL = 1011  # RFC 6455 section 7.4.1, as registered with IANA
 _WEBSOCKET_STARTS = frozenset({"websocket.accept", "websocket.http.response.start"})
 _NOBODY = ("", 0)
+_FAILURES = frozenset({"HBK-406", "HBK-703", "HBK-704", "HBK-706"})  # ours, not the caller's
+_ENDING = frozenset(
+    {"HBK-401", "HBK-403", "HBK-404", "HBK-405", "HBK-407"}
+)  # where the next request begins is in doubt
 _NO_EXTENSION: dict[str, Any] = {}
 
 
@@ -71,10 +76,10 @@ class _Allowed(msgspec.Struct, frozen=True, gc=False):
         return bool(
             inbound.raw_path == scope.get("raw_path")
             and inbound.path == scope["path"]
-            and inbound.query == scope["query_string"]
+            and inbound.query == scope.get("query_string", b"")
             and inbound.method == scope.get("method")
             and self.headers == tuple(scope["headers"])
-            and inbound.http_version == scope["http_version"]
+            and inbound.http_version == scope.get("http_version", "1.1")
             and scope["type"] == "http"
         )
 
@@ -153,11 +158,11 @@ def inbound_of(scope: Scope, extension: MutableMapping[str, Any] = _NO_EXTENSION
     address, destination_ip, port = extension.get("ends") or ends_of(scope)
     return Inbound(
         scope.get("method", "GET"),
-        scope.get("raw_path") or path.encode("utf-8", "surrogateescape"),
+        scope.get("raw_path") or path.encode("utf-8", "surrogatepass"),
         path,
-        scope["query_string"],
+        scope.get("query_string", b""),
         tuple(scope["headers"]),
-        scope["http_version"],
+        scope.get("http_version", "1.1"),
         extension.get("peer", ANONYMOUS),
         "" if connection is None else connection.closing,
         address,
@@ -175,13 +180,15 @@ def ends_of(scope: Scope) -> tuple[Address, str, int]:
 
 async def _refuse(scope: Scope, send: Send, code: str, incident: str) -> None:
     if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": POLICY_VIOLATION})
+        await send({"type": "websocket.close", "code": INTERNAL if code in _FAILURES else POLICY_VIOLATION})
         return
     await _answer(send, code, incident)
 
 
 async def _answer(send: Send, code: str, incident: str) -> None:
     status, headers, body = problem(code, incident)
+    if code in _ENDING:
+        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
@@ -202,6 +209,7 @@ class _Exchange:
         "_receive",
         "_refused",
         "_runtime",
+        "_scope",
         "_send",
         "_started",
     )
@@ -221,11 +229,14 @@ class _Exchange:
     async def run(self, app: App, scope: Scope, receive: Receive) -> None:
         """Call the application; afterwards there is an answer, whatever it did."""
         cause = ""
+        self._scope = scope
         try:
             await app(scope, receive, self._watched_send)
         except EdgeError as refused:
             self._refused = self._refused or refused.code
-        except Exception as error:  # noqa: BLE001  # the boundary: nothing an application raises may reach a caller
+        except BaseException as error:  # the boundary: nothing an application raises may reach a caller
+            if _is_from_outside(error):
+                raise
             cause = _cause_of(error)
         if self._refused:
             await self._refuse_late()
@@ -281,7 +292,7 @@ class _Exchange:
         except RecordsError as error:
             self._refused = error.code
         if not self._started:
-            await _answer(self._send, self._refused, incident)
+            await _refuse(self._scope, self._send, self._refused, incident)
 
     async def _fail(self, cause: str) -> None:
         incident = incident_id()
@@ -291,7 +302,7 @@ class _Exchange:
         except RecordsError as error:
             code = error.code
         if not self._started:
-            await _answer(self._send, code, incident)
+            await _refuse(self._scope, self._send, code, incident)
             return
         raise _Broken  # the head is gone already: the server has to cut the connection
 
@@ -302,4 +313,13 @@ class _Broken(Exception):
 
 def _cause_of(error: BaseException) -> str:
     """The end of the traceback, for operators."""
-    return "".join(traceback.format_exception(error))[-MAX_CAUSE:]
+    text = "".join(traceback.format_exception(error))[-MAX_CAUSE:]
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")[-MAX_CAUSE:]
+
+
+def _is_from_outside(error: BaseException) -> bool:
+    """Tell whether somebody else asks this task to end; an application's own exit or cancellation is its failure."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is None or task.cancelling() > 0
+    return isinstance(error, KeyboardInterrupt | GeneratorExit)

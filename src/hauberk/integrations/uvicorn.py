@@ -108,11 +108,14 @@ class Server(uvicorn.Server):
         Raises:
             ConfigError: HBK-901 the address cannot be listened on, or the application failed to start.
         """
-        self._task = asyncio.create_task(self.serve())
+        sockets = None if self._uds is not None else [_listening(self.config.host, self.config.port)]
+        self._task = asyncio.create_task(self.serve(sockets))
         ready = asyncio.create_task(self._ready.wait())
         await asyncio.wait({self._task, ready}, return_when=asyncio.FIRST_COMPLETED)
         if not ready.done():
             ready.cancel()
+            for listening in sockets or ():
+                listening.close()
             await self._task
         return self
 
@@ -147,9 +150,7 @@ class Server(uvicorn.Server):
         try:
             await super().startup(sockets)
         except SystemExit:
-            raise ConfigError(
-                "HBK-901", "the server could not start: address in use, or the application failed"
-            ) from None
+            raise ConfigError("HBK-901", "the application failed to start") from None
         self._ready.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -257,6 +258,19 @@ def serve(
     finally:
         if runtime is not None:
             runtime.close()
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Return a bound socket; uvicorn would log its own line about one that is in use, and exit.
+
+    Raises:
+        ConfigError: HBK-901.
+    """
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or "not an address"
+        raise ConfigError("HBK-901", "cannot listen there", address=f"{host}:{port}", reason=reason) from None
 
 
 def _claim(path: Path, mode: int) -> None:

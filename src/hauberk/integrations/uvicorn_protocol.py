@@ -38,6 +38,7 @@ from hauberk.transport.connection import (
 HEAD_SECONDS = 10.0  # from the first byte of a request to the end of its head; a mesh needs milliseconds
 LINGER_SECONDS = 1.0  # after a refusal, so that a caller still sending reads the answer and not a reset
 _AF_UNIX = getattr(socket, "AF_UNIX", None)
+_VERSIONS = frozenset({"1.0", "1.1"})
 _FIELD_OVERHEAD = 4  # ": " and CRLF around each field
 
 
@@ -86,6 +87,8 @@ class HauberkProtocol(HttpToolsProtocol):
         self._stalled = 0  # bytes received in a row that completed nothing
         self._began = time.monotonic()  # when the head, or the wait for one, began; 0 while nothing is awaited
         self._body_began = 0.0  # when the last head was complete
+        self._in_message = False  # between the end of a head and the end of its body
+        self._earlier: list[RequestResponseCycle] = []  # of a pipeline, answered or not
         self._refusal = ""
         self._poisoned = False  # answered and lingering; whatever still comes is ignored
 
@@ -109,9 +112,13 @@ class HauberkProtocol(HttpToolsProtocol):
         }
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Leave the registry."""
+        """Leave the registry, and tell every request of a pipeline that its caller has gone."""
         self.registry.forget(self.connection)
+        self.pipeline.clear()
         super().connection_lost(exc)
+        for cycle in self._earlier:
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         """Parse; count what leads nowhere."""
@@ -149,14 +156,17 @@ class HauberkProtocol(HttpToolsProtocol):
         self._open = False
         self._progress = True
         self._began = 0.0
+        self._in_message = True
         self._body_began = time.monotonic()
         if self._bound > self._limit and self._head_size() > self._limit:
             self._refuse("HBK-403")
-        if self.url[:1] != b"/":
-            self._check_absolute()
+        self._check_target()
         closing = self.connection.closing
         if closing and closing != AGED:
             self._refuse(closing)
+        before: RequestResponseCycle | None = self.cycle
+        if before is not None and not before.response_complete:
+            self._earlier = [*(cycle for cycle in self._earlier if not cycle.response_complete), before]
         HttpToolsProtocol.on_headers_complete(self)
         if closing:
             self.cycle.keep_alive = False
@@ -166,10 +176,10 @@ class HauberkProtocol(HttpToolsProtocol):
         self._progress = True
         HttpToolsProtocol.on_body(self, body)
 
-    def handle_websocket_upgrade(self) -> None:
-        """Refuse: the protocol it would switch to knows no peer."""
-        self._refusal = "HBK-401"
-        self.send_400_response("")
+    def on_message_complete(self) -> None:
+        """Note the end of a body, also of one nobody wanted."""
+        self._in_message = False
+        HttpToolsProtocol.on_message_complete(self)
 
     # refusals
 
@@ -214,17 +224,14 @@ class HauberkProtocol(HttpToolsProtocol):
                 self.send_400_response("")
             else:
                 self.transport.close()
-        elif not self._open and self._body_late(now):
-            self._refusal = "HBK-407"
-            self.send_400_response("")
+        elif self._in_message and not self._poisoned and now - self._body_began > self.limits.body_seconds:
+            if self.cycle.response_complete:
+                self.transport.close()
+            else:
+                self._refusal = "HBK-407"
+                self.send_400_response("")
         if self.connection.closing == AGED and now - self.connection.opened_at > max_age:
             self.transport.abort()
-
-    def _body_late(self, now: float) -> bool:
-        cycle: RequestResponseCycle | None = self.cycle
-        if cycle is None or self._poisoned or cycle.response_complete or not cycle.more_body:
-            return False
-        return now - self._body_began > self.limits.body_seconds
 
     def _refuse(self, code: str) -> None:
         self._refusal = code
@@ -240,11 +247,25 @@ class HauberkProtocol(HttpToolsProtocol):
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + _FIELD_OVERHEAD for name, value in self.headers)
 
+    def _check_target(self) -> None:
+        """Refuse what is no plain HTTP/1 request, before anybody reads its target in another way.
+
+        An upgrade or a tunnel ends the parser's work: whatever followed would be read by nobody. A fragment
+        (RFC 9112 section 3.2) and userinfo (RFC 9110 section 4.2.4) have no place in a target.
+        """
+        parser = self.parser
+        if parser.should_upgrade() or parser.get_http_version() not in _VERSIONS:
+            self._refuse("HBK-401")
+        if b"#" in self.url:
+            self._refuse("HBK-402")
+        if self.url[:1] != b"/" and not (self.url == b"*" and parser.get_method() == b"OPTIONS"):
+            self._check_absolute()
+
     def _check_absolute(self) -> None:
         """RFC 9112 section 3.2.2: an absolute target beats Host, but everyone after us reads Host; they must agree."""
-        if self.url == b"*":
-            return
         url = httptools.parse_url(self.url)
+        if url.userinfo or (url.schema or b"").decode("ascii").lower() != self.scheme:
+            self._refuse("HBK-401")
         authority = (url.host or b"") + (b":%d" % url.port if url.port else b"")
         if [authority.lower()] != [value.lower() for name, value in self.headers if name == b"host"]:
             self._refuse("HBK-405")

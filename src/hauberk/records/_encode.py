@@ -8,12 +8,16 @@
 ```
 """
 
+from collections.abc import Iterable
+
 import msgspec
 
 from hauberk.core.event import Event
 from hauberk.errors import RecordsError
 
 MAX_PART_BYTES = 65_535  # a record is a fact, not a document
+MAX_DEPTH = 64  # of nested data; far below where any reader's own limit could be
+_LONGEST_NUMBER = 1_000  # digits; Python itself reads 4,300
 _encode = msgspec.json.Encoder().encode
 _EMPTY = b"{}"
 
@@ -44,19 +48,44 @@ def encode_event(event: Event) -> tuple[bytes, bytes]:
     Raises:
         RecordsError: HBK-705 when it cannot be encoded or is too large.
     """
-    meta = _encode(
-        Meta(
-            event.id.hex(), event.type, event.stream, event.time_ns, event.actor, event.address, event.outcome,
-            event.code, event.rule, event.digest, event.incident,
-        )
-    )  # fmt: skip
     try:
+        meta = _encode(
+            Meta(
+                event.id.hex(), event.type, event.stream, event.time_ns, event.actor, event.address, event.outcome,
+                event.code, event.rule, event.digest, event.incident,
+            )
+        )  # fmt: skip
         public = _encode(event.data) if event.data else _EMPTY
-    except TypeError as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise RecordsError("HBK-705", "the data of an event holds JSON types only") from error
     if len(meta) > MAX_PART_BYTES or len(public) > MAX_PART_BYTES:
         raise RecordsError("HBK-705", "the event is too large", bytes=max(len(meta), len(public)))
+    if public.count(b"{") + public.count(b"[") > MAX_DEPTH or len(public) > _LONGEST_NUMBER:
+        _check_readable(public)
     return meta, public
+
+
+def _check_readable(public: bytes) -> None:
+    """Refuse what an auditor's reader could choke on, though ours might not: a deep nesting, or an endless number.
+
+    Raises:
+        RecordsError: HBK-705.
+    """
+    try:
+        level: list[object] = [_decode_data(public)]
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise RecordsError("HBK-705", "the data of an event cannot be read again") from error
+    for _ in range(MAX_DEPTH + 1):
+        level = [inner for value in level for inner in _inside(value)]
+        if not level:
+            return
+    raise RecordsError("HBK-705", "the data of an event is nested too deep", depth=MAX_DEPTH)
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def decode_event(meta: bytes, public: bytes) -> Event:
@@ -68,7 +97,7 @@ def decode_event(meta: bytes, public: bytes) -> Event:
     try:
         found, data = _decode_meta(meta), _decode_data(public)
         identity = bytes.fromhex(found.id)
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise RecordsError("HBK-705", "not an event") from error
     return Event(
         id=identity, type=found.type, stream=found.stream, time_ns=found.time, actor=found.actor,

@@ -53,7 +53,7 @@ def encode_batch(batch: Batch, sign: Callable[[bytes], bytes]) -> bytes:
     """
     try:
         payload = _encoder.encode(batch)
-    except TypeError as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise RecordsError("HBK-705", "the data of an event holds JSON types only") from error
     return _encoder.encode((payload, sign(_CONTEXT + payload)))
 
@@ -76,7 +76,7 @@ def decode_batch(
     try:
         payload, signature = _decode_envelope(data)
         batch = _decode_batch(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise RecordsError("HBK-705", "not a batch") from None
     if not batch.chain or not 0 < len(batch.events) <= MAX_EVENTS:
         raise RecordsError("HBK-705", "no chain, or a wrong number of events", events=len(batch.events))

@@ -113,7 +113,7 @@ class Forwarder:
         if self._closing.is_set():
             done.set_exception(RecordsError("HBK-706", "the recorder is closed"))
         else:
-            self._inbox.put(_Job(event, done))
+            self._push(_Job(event, done), done)
         return done
 
     def offer(self, event: Event | Draft) -> "Future[Receipt] | None":
@@ -123,8 +123,13 @@ class Forwarder:
         if self._inbox.offer(_Job(event, None)):
             return None
         done: Future[Receipt] = promise()
-        threading.Thread(target=self._inbox.put, args=(_Job(event, done),), daemon=True).start()
+        threading.Thread(target=self._push, args=(_Job(event, done), done), daemon=True).start()
         return done
+
+    def _push(self, job: _Job, done: "Future[Receipt]") -> None:
+        """Wait for room."""
+        if not self._inbox.put(job):
+            done.set_exception(RecordsError("HBK-706", "the recorder is closed"))
 
     def _run(self) -> None:
         while (jobs := self._inbox.take(BATCH, _weight, timeout=self._patience())) is not None:

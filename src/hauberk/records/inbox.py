@@ -46,12 +46,16 @@ class Inbox(Generic[_Item]):
             self._some.set()
         return True
 
-    def put(self, item: _Item) -> None:
-        """Add an item that somebody waits for; waits for room."""
+    def put(self, item: _Item) -> bool:
+        """Add an item that somebody waits for, once there is room; False when the inbox is closed."""
         self.wait_for_room()
-        self._items.append(item)
+        with self._room:  # so that nothing is added after the reader was told that nothing more comes
+            if self._closed:
+                return False
+            self._items.append(item)
         self._urgent.set()
         self._some.set()
+        return True
 
     def wait_for_room(self) -> None:
         """Return once there is room. Writers racing for the last place may exceed the bound by their number."""
@@ -92,8 +96,8 @@ class Inbox(Generic[_Item]):
 
     def close(self) -> None:
         """Let the reader have what waits and then the end."""
-        self._closed = True
+        with self._room:
+            self._closed = True
+            self._room.notify_all()
         self._urgent.set()
         self._some.set()
-        with self._room:
-            self._room.notify_all()

@@ -9,7 +9,6 @@ a log that was edited under us is refused rather than continued.
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from hashlib import sha256
@@ -32,6 +31,8 @@ QUEUE = 10_000  # events waiting for the sequencer; beyond it callers wait (back
 BATCH = 5_000  # events per commit; bounds the memory and the latency of one transaction
 LINGER = 0.02  # seconds an event nobody waits for may wait for company; bounds what a crash loses of those
 _log = logging.getLogger("hauberk.records")
+RETRY = 0.5  # seconds between two attempts while the disk fails
+ENGINE = "HBK-703"  # the store's engine failed: the same would happen to every event
 CACHED_STREAMS = 10_000  # stream versions kept in memory; the rest are looked up
 
 
@@ -114,6 +115,8 @@ class Ledger:
         self._tiles = load_writer(store, origin, self._head.size)
         self._versions: dict[str, int] = {}
         self._inbox: Inbox[_Job] = Inbox(queue_size, LINGER)
+        self._held: list[_Job] = []  # nobody waits for them and the disk failed; at most what the queue held
+        self._failing = False  # the last write met a failing disk: whoever comes next waits for the outcome
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"ledger {origin}", daemon=True)
         self._thread.start()
@@ -149,12 +152,13 @@ class Ledger:
         except RecordsError as error:
             done.set_exception(error)
             return done
-        self._inbox.put(_Job(events, pairs, done))
+        if not self._inbox.put(_Job(events, pairs, done)):
+            done.set_exception(RecordsError("HBK-706", "the ledger is closed"))
         return done
 
     def offer(self, event: Event | Draft) -> "Future[Receipt] | None":
-        """Take one event without waiting for its commit; a future only when the queue is full."""
-        if self._closing.is_set():
+        """Take one event without waiting for its commit; a future when the queue is full, or the disk fails."""
+        if self._closing.is_set() or self._failing:
             return self.submit(made(event))
         job = _Job((event,))
         if self._inbox.offer(job):
@@ -165,25 +169,48 @@ class Ledger:
 
     def _push(self, job: _Job, taken: "Future[Receipt]") -> None:
         """Wait for room on a thread of its own, so that an event loop need not."""
-        self._inbox.put(job)
-        taken.set_result(Receipt(b"", None, "ledger"))
+        if self._inbox.put(job):
+            taken.set_result(Receipt(b"", None, "ledger"))
+        else:
+            taken.set_exception(RecordsError("HBK-706", "the ledger is closed"))
 
     def _run(self) -> None:
-        while (jobs := self._inbox.take(BATCH, _weight)) is not None:
-            jobs = [job for job in jobs if self._prepared(job)]
-            if not jobs:
-                continue
-            try:
-                receipts = iter(self._commit(jobs))
-            except RecordsError as error:
-                self._reload()
-                self._one_by_one(jobs, error)
-                continue
-            for job in jobs:
-                if job.done is None:
-                    deque(islice(receipts, len(job.pairs)), maxlen=0)
-                else:
-                    job.settle([next(receipts) for _ in job.pairs])
+        while (jobs := self._inbox.take(BATCH, _weight, timeout=RETRY if self._held else None)) is not None:
+            held, self._held = self._held, []
+            self._write([*held, *(job for job in jobs if self._prepared(job))])
+        held, self._held = self._held, []
+        self._write(held)
+        if self._held:
+            _log.error("%d events could not be recorded before the end", len(self._held))
+
+    def _write(self, jobs: list[_Job]) -> None:
+        """Commit jobs and tell whoever waits. A failed batch is tried again job by job: a bad event fails alone."""
+        if not jobs:
+            return
+        try:
+            receipts = iter(self._commit(jobs))
+        except RecordsError as error:
+            self._reload()
+            if error.code == ENGINE:
+                self._hold(jobs, error)
+            elif len(jobs) == 1:
+                jobs[0].settle(error)
+            else:
+                for job in jobs:
+                    self._write([job])
+            return
+        self._failing = False
+        for job in jobs:
+            job.settle(list(islice(receipts, len(job.pairs))))
+
+    def _hold(self, jobs: list[_Job], error: RecordsError) -> None:
+        """The disk fails: whoever waits is told, what nobody waits for is tried again, and the next has to wait."""
+        self._failing = True
+        for job in jobs:
+            if job.done is None:
+                self._held.append(job)
+            else:
+                job.settle(error)
 
     @staticmethod
     def _prepared(job: _Job) -> bool:
@@ -196,18 +223,6 @@ class Ledger:
                 return False
         return True
 
-    def _one_by_one(self, jobs: list[_Job], error: RecordsError) -> None:
-        """A failed batch of several jobs is tried again job by job, so that one bad event fails alone."""
-        for job in jobs:
-            if len(jobs) == 1:
-                job.settle(error)
-                continue
-            try:
-                job.settle(self._commit([job]))
-            except RecordsError as own:
-                self._reload()
-                job.settle(own)
-
     def _reload(self) -> None:
         """After a failure, believe only what the store says."""
         self._versions.clear()
@@ -217,6 +232,7 @@ class Ledger:
             self._tiles = load_writer(self._store, self.origin, head.size)
         except RecordsError:
             self._closing.set()
+            self._inbox.close()
 
     def _commit(self, jobs: Sequence[_Job]) -> list[Receipt]:
         """Append events. That none of them is in the log already is tried first and looked up only when it is wrong."""
@@ -295,7 +311,6 @@ class Ledger:
 
     def close(self, timeout: float = 10.0) -> None:
         """Commit what was taken, waiting at most `timeout` seconds, then stop. The store stays open."""
-        if not self._closing.is_set():
-            self._closing.set()
-            self._inbox.close()
+        self._closing.set()
+        self._inbox.close()
         self._thread.join(timeout)

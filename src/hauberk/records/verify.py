@@ -11,12 +11,12 @@ from hashlib import sha256
 import msgspec
 
 from hauberk.core.event import Entry, Leaf
-from hauberk.core.ports import Store
+from hauberk.core.ports import Head, Store
 from hauberk.crypto.merkle import HASH_BYTES, Frontier, leaf_hash
 from hauberk.crypto.note import Checkpoint, decode_key, verify_checkpoint
 from hauberk.errors import RecordsError, Tampered
 from hauberk.records._encode import decode_event
-from hauberk.records._tiles import WIDTH
+from hauberk.records._tiles import WIDTH, TileWriter
 
 PAGE = 5_000  # entries read at once
 
@@ -42,9 +42,12 @@ class _Walk:
 
     def __init__(self, store: Store, origin: str, known: Checkpoint | None) -> None:
         self.frontier = Frontier()
+        self.size = 0
         self._store = store
         self._origin = origin
         self._tile = b""
+        self._hashes: list[bytes] = []  # of leaves that are not in the frontier yet
+        self._tiles = TileWriter()
         self._versions: dict[str, int] = {}
         self._seen: set[bytes] = set()
         self._known = known
@@ -59,7 +62,7 @@ class _Walk:
         Raises:
             Tampered: with its position.
         """
-        at = self.frontier.size
+        at = self.size
         if entry.position != at:
             raise Tampered("an entry is missing", position=at)
         if any(not isinstance(part, bytes) for part in (entry.id, entry.leaf, entry.meta, entry.public, entry.sealed)):
@@ -87,20 +90,44 @@ class _Walk:
         self._seen.add(entry.id)
         self._versions[entry.stream] = expected
         self._append(at, leaf_hash(entry.leaf))
-        if self._known is not None and self.frontier.size == self._known.size:
+        if self._known is not None and self.size == self._known.size:
             self.meet(self._known, "the log differs from the known checkpoint")
 
     def _append(self, at: int, hashed: bytes) -> None:
         """Add a leaf hash after comparing it with the stored tile, which tells *which* leaf was rewritten."""
         number, offset = divmod(at, WIDTH)
         if offset == 0:
-            try:
-                self._tile = self._store.tile(self._origin, 0, number)
-            except RecordsError as error:
-                raise Tampered("a tile is missing", position=at) from error
+            self._tile = self._stored(0, number, at)
         if self._tile[offset * HASH_BYTES : (offset + 1) * HASH_BYTES] != hashed:
             raise Tampered("the leaf differs from the tree", position=at)
-        self.frontier.append(hashed)
+        self._hashes.append(hashed)
+        self.size += 1
+        if offset == WIDTH - 1:
+            self.grow()
+
+    def _stored(self, level: int, number: int, position: int) -> bytes:
+        try:
+            found = self._store.tile(self._origin, level, number)
+        except RecordsError as error:
+            raise Tampered("a tile is missing", position=position) from error
+        if not isinstance(found, bytes):
+            raise Tampered("a tile holds something that is no bytes", position=position)
+        return found
+
+    def grow(self) -> None:
+        """Bring the frontier up to what was taken, and compare the tiles above the leaves.
+
+        A tile may hold more than expected when the log grew meanwhile; that is for the next reader to check.
+
+        Raises:
+            Tampered: HBK-710 with the first position a wrong tile stands for.
+        """
+        self._tiles.extend(self._hashes, self.frontier)
+        self._hashes = []
+        for tile in self._tiles.take():
+            first = tile.index << 8 * (tile.level + 1)
+            if tile.level and not self._stored(tile.level, tile.index, first).startswith(tile.data):
+                raise Tampered("a tile differs from the leaves below it", position=first)
 
     def meet(self, checkpoint: Checkpoint, why: str) -> None:
         """Compare the root so far with a checkpoint's.
@@ -108,6 +135,7 @@ class _Walk:
         Raises:
             Tampered: HBK-710.
         """
+        self.grow()
         if checkpoint.root != self.frontier.root():
             raise Tampered(why, position=checkpoint.size - 1)
 
@@ -117,6 +145,23 @@ def _signed(note: bytes, origin: str, key_text: str) -> Checkpoint:
     if name != origin:
         raise RecordsError("HBK-711", "the key is of another log")
     return verify_checkpoint(note.decode("utf-8", "replace"), origin, key)
+
+
+def _walked(walk: _Walk, store: Store, origin: str, head: Head) -> int:
+    """Take every entry under `head`, and return how many there are; more than that is no growth while it stands."""
+    while page := _page(store, origin, walk.size):
+        for entry in page:
+            if walk.size == head.size:
+                return walk.size + (store.head(origin) == head)
+            walk.take(entry)
+    return walk.size
+
+
+def _page(store: Store, origin: str, size: int) -> list[Entry]:
+    try:
+        return list(store.entries(origin, after=size - 1, limit=PAGE))
+    except RecordsError as error:
+        raise Tampered("entries cannot be read from here on", position=size) from error
 
 
 def verify_store(store: Store, key_text: str, *, known: str = "") -> VerifyReport:
@@ -135,10 +180,7 @@ def verify_store(store: Store, key_text: str, *, known: str = "") -> VerifyRepor
     head = store.head(origin)
     earlier = _signed(known.encode(), origin, key_text) if known else None
     walk = _Walk(store, origin, earlier)
-    while page := list(store.entries(origin, after=walk.frontier.size - 1, limit=PAGE)):
-        for entry in page:
-            walk.take(entry)
-    size = walk.frontier.size
+    size = _walked(walk, store, origin, head)
     if earlier is not None and size < earlier.size:
         raise Tampered("the log is shorter than the known checkpoint", code="HBK-713", position=size)
     if not head.size and not size:
@@ -147,7 +189,9 @@ def verify_store(store: Store, key_text: str, *, known: str = "") -> VerifyRepor
         signed = _signed(head.checkpoint, origin, key_text)
     except RecordsError as error:
         raise Tampered("the checkpoint is not signed by this key", position=0) from error
-    if signed.size != size:
+    if not signed.size == head.size == size:
         raise Tampered("the log and its checkpoint differ in size", position=min(signed.size, size))
     walk.meet(signed, "the entries do not lead to the signed root")
+    if head.frontier != walk.frontier.encode():
+        raise Tampered("the stored frontier is not that of the entries", position=size - 1)
     return VerifyReport(origin, size, walk.frontier.root().hex(), walk.streams)

@@ -4,18 +4,24 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from hauberk.core.event import Entry
+from hauberk.errors import RecordsError
 from hauberk.records._encode import decode_event
 
-MAX_SHOWN = 200  # characters of a field in a line
+MAX_SHOWN = 200  # characters of a field in a line, bytes of what cannot be read
 
 
 def entry_view(entry: Entry) -> Mapping[str, object]:
     """Return an entry as plain data; empty fields are left out.
 
-    Raises:
-        RecordsError: HBK-705 when its bytes are not those of an event.
+    An entry that cannot be read shows what its columns say and the start of its bytes as `unreadable`, so that one odd
+    producer cannot hide the entries of all others.
     """
-    event = decode_event(entry.meta, entry.public)
+    try:
+        event = decode_event(entry.meta, entry.public)
+    except (RecordsError, RecursionError):
+        unreadable = {"meta": entry.meta[:MAX_SHOWN].hex(), "public": entry.public[:MAX_SHOWN].hex()}
+        known = {"position": entry.position, "time": "-", "type": entry.type, "stream": entry.stream}
+        return {**known, "id": entry.id.hex(), "unreadable": unreadable}
     view: dict[str, object] = {
         "position": entry.position,
         "time": _time(event.time_ns),
