@@ -1,7 +1,8 @@
 """The embedded store: one SQLite file, WAL, `synchronous=FULL`, mode 0600.
 
 One connection writes under a lock; readers borrow theirs from a few idle ones. `commit` is one `BEGIN IMMEDIATE`
-transaction, so a crash leaves either all of a write or nothing. Entries are unique by event id: the same event cannot be stored twice.
+transaction, so a crash leaves either all of a write or nothing. Entries are unique by event id: the same event cannot
+be stored twice.
 """
 
 import os
