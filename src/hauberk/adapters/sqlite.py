@@ -10,7 +10,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from time import time
@@ -102,7 +102,14 @@ class SqliteStore:
             except (OSError, sqlite3.OperationalError) as error:
                 raise RecordsError("HBK-706", "the file cannot be opened", path=str(self.path)) from error
             if not readonly:
-                self._writer.executescript(SCHEMA)
+                self._prepare()
+
+    def _prepare(self) -> None:
+        try:
+            self._writer.executescript(SCHEMA)
+        except sqlite3.Error:
+            self._writer.close()
+            raise
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -120,10 +127,14 @@ class SqliteStore:
                 self._take_back(connection)
 
     def _take_back(self, connection: sqlite3.Connection) -> None:
-        if self._closed or len(self._idle) >= _IDLE:
-            connection.close()
-        else:
-            self._idle.append(connection)
+        self._idle.append(connection)
+        if self._closed or len(self._idle) > _IDLE:
+            self._close_idle()
+
+    def _close_idle(self) -> None:
+        with suppress(IndexError):  # somebody else takes them too
+            while True:
+                self._idle.pop().close()
 
     def commit(self, write: Write) -> int:
         """Apply `write` in one transaction; see `core.ports.Store`."""
@@ -259,8 +270,7 @@ class SqliteStore:
         """Close every connection."""
         with self._lock:
             self._closed = True
-            while self._idle:
-                self._idle.pop().close()
+            self._close_idle()
             self._writer.close()  # the last one: it folds the write-ahead log into the file and removes it
 
 

@@ -47,7 +47,7 @@ kind: PeerAuthentication
 metadata: {name: default, namespace: hauberk-system}
 spec: {mtls: {mode: PERMISSIVE}}
 """
-# Requests of callers without an identity that are worked on at once: a flood of them waits in line, and leaves the other
+# Requests of callers without an identity that are worked on at once: a flood of them waits in line and leaves the other
 # threads of the pool (forty) to services and the administrator.
 STRANGERS = 8
 SMALL = 65_536  # bytes of a request without documents

@@ -17,6 +17,7 @@ MAX_BATCH_BYTES = 4 * 1024 * 1024
 MAX_EVENTS = 2_000
 MAX_AGE_NS = 30 * 86_400 * 10**9  # a spool older than a month is looked at by people
 MAX_AHEAD_NS = 300 * 10**9  # clocks differ
+_END_OF_TIME_NS = 1 << 63  # the year 2262
 _CONTEXT = b"hauberk batch 1\n"
 
 
@@ -101,5 +102,7 @@ def _check_streams(producer: SvidInfo, events: Sequence[Event]) -> None:
     for event in events:
         if event.stream != own and not event.stream.startswith(own + "/"):
             raise RecordsError("HBK-705", "a service writes its own streams only", stream=event.stream[:200])
+        if not 0 <= event.time_ns < _END_OF_TIME_NS:
+            raise RecordsError("HBK-705", "the time of an event is out of range")
         if len(event.id) != 16:  # noqa: PLR2004  # bytes of a UUID
             raise RecordsError("HBK-705", "an event id has 16 bytes")

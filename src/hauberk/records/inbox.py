@@ -38,10 +38,11 @@ class Inbox(Generic[_Item]):
         self._closed = False
 
     def offer(self, item: _Item) -> bool:
-        """Add an item nobody waits for; False when there is no room."""
-        if len(self._items) >= self._size:
-            return False
-        self._items.append(item)
+        """Add an item nobody waits for; False when there is no room, or the inbox is closed."""
+        with self._room:
+            if self._closed or len(self._items) >= self._size:
+                return False
+            self._items.append(item)
         if not self._some.is_set():
             self._some.set()
         return True
@@ -91,8 +92,9 @@ class Inbox(Generic[_Item]):
             self._some.set()
             self._urgent.set()
         with self._room:
+            ended = self._closed and not self._items  # read together: nothing is added once it is closed
             self._room.notify_all()
-        return found if found or not self._closed else None
+        return None if ended and not found else found
 
     def close(self) -> None:
         """Let the reader have what waits and then the end."""
