@@ -15,6 +15,7 @@ one moment or another, never a mixture.
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from hauberk.crypto.x509 import SvidInfo
     from hauberk.identity.source import SvidSource
 
+_YAML = frozenset({".yaml", ".yml"})
 MAX_RECORDED_PATH = 200  # characters of a path in the record
 _ALLOWED = Decision(Verdict.ALLOW, Layer.EDGE)
 
@@ -192,30 +194,36 @@ class Runtime:
         """
         config = load() if config is None else config
         files = config.policy.files if policies is None else _listed(policies)
-        documents = [
-            document for path in _yaml(files) for document in parse_documents(path.read_text(), file=str(path))
-        ]
+        documents = [document for path in _yaml(files) for document in parse_documents(_text(path), file=str(path))]
         chosen = PolicySet.default(
             root_namespace=config.policy.root_namespace,
             trust_domain=config.trust_domain,
             aliases=config.policy.aliases,
         ).with_documents(documents)
-        state = StateDirectory(Path(directory or config.directory), config.trust_domain, keys=config.authority.keys)
-        signer = SigningKey(state.secret("log", Purpose.LOG_KEY, lambda: SigningKey.generate().seed()))
-        store = SqliteStore(state.database, now=clock.time)
-        ledger = Ledger(store, signer, f"{config.trust_domain}/ledger", queue_size=config.records.queue, clock=clock)
-        state.publish("log.pub", ledger.verifier.encode() + b"\n")
-        state.complete()
-        service = config.service
-        return cls(
-            config=config,
-            workload=Workload(service.namespace, service.account, service.labels),
-            policies=chosen,
-            recorder=Folder(ledger, rate=config.records.fold_rate, clock=clock),
-            pseudonyms=state.keyring.pseudonyms(),
-            on_close=(store.close, state.close),
-            clock=clock,
-        )
+        with ExitStack() as taken:  # a start that fails gives back what it took
+            path = Path(directory or config.directory)
+            state = StateDirectory(path, config.trust_domain, keys=config.authority.keys)
+            taken.callback(state.close)
+            signer = SigningKey(state.secret("log", Purpose.LOG_KEY, lambda: SigningKey.generate().seed()))
+            store = SqliteStore(state.database, now=clock.time)
+            taken.callback(store.close)
+            origin = f"{config.trust_domain}/ledger"
+            ledger = Ledger(store, signer, origin, queue_size=config.records.queue, clock=clock)
+            taken.callback(ledger.close)
+            state.publish("log.pub", ledger.verifier.encode() + b"\n")
+            state.complete()
+            service = config.service
+            runtime = cls(
+                config=config,
+                workload=Workload(service.namespace, service.account, service.labels),
+                policies=chosen,
+                recorder=Folder(ledger, rate=config.records.fold_rate, clock=clock),
+                pseudonyms=state.keyring.pseudonyms(),
+                on_close=(store.close, state.close),
+                clock=clock,
+            )
+            taken.pop_all()
+        return runtime
 
     # decisions
 
@@ -419,11 +427,18 @@ def _listed(policies: str | Path | Iterable[str | Path]) -> tuple[str, ...]:
     return (str(policies),) if isinstance(policies, str | Path) else tuple(str(path) for path in policies)
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PolicyError("HBK-301", f"cannot be read: {error}", file=str(path)) from None
+
+
 def _yaml(files: Iterable[str]) -> list[Path]:
     found: list[Path] = []
     for name in files:
         path = Path(name)
-        found.extend(sorted(path.glob("*.yaml")) if path.is_dir() else [path])
+        found.extend(sorted(it for it in path.iterdir() if it.suffix in _YAML) if path.is_dir() else [path])
     for path in found:
         if not path.is_file():
             raise PolicyError("HBK-301", "no such file", file=str(path))

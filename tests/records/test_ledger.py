@@ -128,14 +128,10 @@ def test_a_full_queue_is_back_pressure_and_never_loss(gate: Gate, ledger: Ledger
     answers = [ledger.offer(one) for one in made]
     assert [answer is None for answer in answers] == [True] * 10 + [False] * 20
     waiting = [answer for answer in answers if answer is not None]
-    blocked = threading.Thread(target=ledger.submit, args=(event(),))
-    blocked.start()
-    blocked.join(0.05)
-    assert blocked.is_alive()
-    assert not any(answer.done() for answer in waiting)
+    last = ledger.submit(event())
+    assert not any(answer.done() for answer in [*waiting, last])
     gate.open.set()
-    blocked.join(PATIENCE)
-    for answer in [first, *waiting]:
+    for answer in [first, *waiting, last]:
         answer.result(PATIENCE)
     ledger.close()
     assert {one.id for one in made} <= {entry.id for entry in gate.entries(ORIGIN)}

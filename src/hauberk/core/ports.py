@@ -222,7 +222,8 @@ class Recorder(Protocol):
     def submit(self, event: Event) -> Future[Receipt]:
         """Take an event; the future resolves once it is in the ledger or durable in the spool.
 
-        The future fails with `RecordsError` HBK-703 or HBK-704 when it can be neither.
+        The future fails with `RecordsError` HBK-703 or HBK-704 when it can be neither. Never blocks: the caller waits
+        for the future before it goes on, which bounds how many there are.
         """
 
     def offer(self, event: Event | Draft) -> Future[Receipt] | None:

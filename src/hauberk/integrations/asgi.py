@@ -6,6 +6,7 @@ replaced: frameworks put tracebacks into it, or answer before they raise.
 """
 
 import asyncio
+import atexit
 import time
 import traceback
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
@@ -19,7 +20,7 @@ from hauberk.core.ids import incident_id
 from hauberk.core.inbound import Inbound
 from hauberk.core.principal import ANONYMOUS
 from hauberk.edge.problem import problem
-from hauberk.errors import EdgeError, RecordsError
+from hauberk.errors import Denied, EdgeError, HauberkError, RecordsError
 from hauberk.runtime import Runtime
 
 Scope = MutableMapping[str, Any]
@@ -48,7 +49,10 @@ def protect(app: App, runtime: Runtime | None = None) -> "Protected":
         app: any ASGI application: Starlette, FastAPI, Django, a bare function.
         runtime: default an embedded one, made from `hauberk.toml` in the working directory.
     """
-    return Protected(app, Runtime.embedded() if runtime is None else runtime)
+    if runtime is None:
+        runtime = Runtime.embedded()
+        atexit.register(runtime.close)  # nobody else holds it, and what was offered last is still to be written
+    return Protected(app, runtime)
 
 
 class _Allowed(msgspec.Struct, frozen=True, gc=False):
@@ -182,12 +186,8 @@ async def _refuse(scope: Scope, send: Send, code: str, incident: str) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": INTERNAL if code in _FAILURES else POLICY_VIOLATION})
         return
-    await _answer(send, code, incident)
-
-
-async def _answer(send: Send, code: str, incident: str) -> None:
     status, headers, body = problem(code, incident)
-    if code in _ENDING:
+    if code in _ENDING and scope.get("http_version", "1.1") < "2":  # RFC 9113 section 8.2.2
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
@@ -203,6 +203,7 @@ class _Exchange:
     __slots__ = (
         "_bytes",
         "_deadline",
+        "_denied",
         "_held",
         "_inbound",
         "_more",
@@ -224,6 +225,7 @@ class _Exchange:
         self._started = False
         self._held = False  # a 500 of the application's own, which nobody gets to see
         self._refused = ""
+        self._denied: Denied | None = None
         self._deadline = 0.0
 
     async def run(self, app: App, scope: Scope, receive: Receive) -> None:
@@ -232,8 +234,9 @@ class _Exchange:
         self._scope = scope
         try:
             await app(scope, receive, self._watched_send)
-        except EdgeError as refused:
+        except (EdgeError, Denied) as refused:
             self._refused = self._refused or refused.code
+            self._denied = refused if isinstance(refused, Denied) else None
         except BaseException as error:  # the boundary: nothing an application raises may reach a caller
             if _is_from_outside(error):
                 raise
@@ -284,9 +287,14 @@ class _Exchange:
         return self._send(message)
 
     async def _refuse_late(self) -> None:
-        """The body turned out to be too large or too slow while the application was reading it."""
+        """The body turned out to be too large or too slow, or the application enforced a decision of its own."""
         incident = incident_id()
         decision = Decision(Verdict.DENY, Layer.EDGE, self._refused, reason="found while the body was read")
+        if self._denied is not None:
+            rule = self._denied.context.get("rule")
+            decision = Decision(
+                Verdict.DENY, Layer.POLICY, self._refused, str(rule) if rule else None, reason=self._denied.detail
+            )
         try:
             await asyncio.wrap_future(self._runtime.record_denial(self._inbound, decision, incident))
         except RecordsError as error:
@@ -313,7 +321,8 @@ class _Broken(Exception):
 
 def _cause_of(error: BaseException) -> str:
     """The end of the traceback, for operators."""
-    text = "".join(traceback.format_exception(error))[-MAX_CAUSE:]
+    told = error.diagnostics() if isinstance(error, HauberkError) else ""
+    text = ("".join(traceback.format_exception(error)) + told)[-MAX_CAUSE:]
     return text.encode("utf-8", "backslashreplace").decode("utf-8")[-MAX_CAUSE:]
 
 

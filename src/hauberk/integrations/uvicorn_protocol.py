@@ -133,6 +133,9 @@ class HauberkProtocol(HttpToolsProtocol):
         elif self._stalled:
             self._stalled = 0
             self._began = self._began if self._open else 0.0
+        if self._open and self._bound > self._limit and self._head_size() > self._limit:
+            self._refusal = "HBK-403"  # it is not complete yet, and too large already
+            self.send_400_response("")  # once: an earlier refusal stands
 
     # the parser's side
 

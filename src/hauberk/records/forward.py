@@ -110,26 +110,15 @@ class Forwarder:
     def submit(self, event: Event) -> "Future[Receipt]":
         """Take an event; the future resolves once it is in the ledger or durable in the spool."""
         done: Future[Receipt] = promise()
-        if self._closing.is_set():
+        if self._closing.is_set() or not self._inbox.put(_Job(event, done)):
             done.set_exception(RecordsError("HBK-706", "the recorder is closed"))
-        else:
-            self._push(_Job(event, done), done)
         return done
 
     def offer(self, event: Event | Draft) -> "Future[Receipt] | None":
-        """Take an event behind the queue; a future only when it is full, resolved once there was room."""
-        if self._closing.is_set() or self._failing:
-            return self.submit(made(event))
-        if self._inbox.offer(_Job(event, None)):
+        """Take an event behind the queue; a future when that is full, or when events can be put nowhere."""
+        if not (self._closing.is_set() or self._failing) and self._inbox.offer(_Job(event, None)):
             return None
-        done: Future[Receipt] = promise()
-        threading.Thread(target=self._push, args=(_Job(event, done), done), daemon=True).start()
-        return done
-
-    def _push(self, job: _Job, done: "Future[Receipt]") -> None:
-        """Wait for room."""
-        if not self._inbox.put(job):
-            done.set_exception(RecordsError("HBK-706", "the recorder is closed"))
+        return self.submit(made(event))
 
     def _run(self) -> None:
         while (jobs := self._inbox.take(BATCH, _weight, timeout=self._patience())) is not None:

@@ -34,12 +34,12 @@ class Inbox(Generic[_Item]):
         self._items: deque[_Item] = deque()  # appended and popped atomically
         self._some = threading.Event()  # there may be items, or the end has come
         self._urgent = threading.Event()  # somebody waits, or the end has come
-        self._room = threading.Condition()  # told after items were taken
+        self._lock = threading.Lock()  # guards _closed, and adding to _items
         self._closed = False
 
     def offer(self, item: _Item) -> bool:
         """Add an item nobody waits for; False when there is no room, or the inbox is closed."""
-        with self._room:
+        with self._lock:
             if self._closed or len(self._items) >= self._size:
                 return False
             self._items.append(item)
@@ -48,22 +48,18 @@ class Inbox(Generic[_Item]):
         return True
 
     def put(self, item: _Item) -> bool:
-        """Add an item that somebody waits for, once there is room; False when the inbox is closed."""
-        self.wait_for_room()
-        with self._room:  # so that nothing is added after the reader was told that nothing more comes
+        """Add an item that somebody waits for; False when the inbox is closed.
+
+        It never waits itself, so an event loop may call it: whoever does waits for the outcome before the next one, so
+        the bound is exceeded by the number of those at most.
+        """
+        with self._lock:  # so that nothing is added after the reader was told that nothing more comes
             if self._closed:
                 return False
             self._items.append(item)
         self._urgent.set()
         self._some.set()
         return True
-
-    def wait_for_room(self) -> None:
-        """Return once there is room. Writers racing for the last place may exceed the bound by their number."""
-        if len(self._items) >= self._size:
-            self._urgent.set()
-            with self._room:
-                self._room.wait_for(lambda: len(self._items) < self._size or self._closed)
 
     def take(self, limit: int, weight: Callable[[_Item], int], *, timeout: float | None = None) -> list[_Item] | None:
         """Return what waits, oldest first.
@@ -91,15 +87,13 @@ class Inbox(Generic[_Item]):
         if self._items or self._closed:
             self._some.set()
             self._urgent.set()
-        with self._room:
-            ended = self._closed and not self._items  # read together: nothing is added once it is closed
-            self._room.notify_all()
+        with self._lock:  # read together: nothing is added once it is closed
+            ended = self._closed and not self._items
         return None if ended and not found else found
 
     def close(self) -> None:
         """Let the reader have what waits and then the end."""
-        with self._room:
+        with self._lock:
             self._closed = True
-            self._room.notify_all()
         self._urgent.set()
         self._some.set()

@@ -158,21 +158,9 @@ class Ledger:
 
     def offer(self, event: Event | Draft) -> "Future[Receipt] | None":
         """Take one event without waiting for its commit; a future when the queue is full, or the disk fails."""
-        if self._closing.is_set() or self._failing:
-            return self.submit(made(event))
-        job = _Job((event,))
-        if self._inbox.offer(job):
+        if not (self._closing.is_set() or self._failing) and self._inbox.offer(_Job((event,))):
             return None
-        full: Future[Receipt] = promise()
-        threading.Thread(target=self._push, args=(job, full), daemon=True).start()
-        return full
-
-    def _push(self, job: _Job, taken: "Future[Receipt]") -> None:
-        """Wait for room on a thread of its own, so that an event loop need not."""
-        if self._inbox.put(job):
-            taken.set_result(Receipt(b"", None, "ledger"))
-        else:
-            taken.set_exception(RecordsError("HBK-706", "the ledger is closed"))
+        return self.submit(made(event))
 
     def _run(self) -> None:
         while (jobs := self._inbox.take(BATCH, _weight, timeout=RETRY if self._held else None)) is not None:
