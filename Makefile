@@ -22,7 +22,9 @@ bench:  ## all benches beside their peers; writes docs/benchmarks.md
 
 docs:  ## the manual, in docs/_build/html
 	@$(PYTHON) scripts/bootstrap.py docs
-	@$(RUN)/sphinx-build -W -q -b html docs docs/_build/html
+	@$(RUN)/python scripts/reference.py
+	@$(RUN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo "the manual: docs/_build/html/index.html"
 
 pins:  ## compile requirements/*.txt again
 	@$(PYTHON) scripts/bootstrap.py test

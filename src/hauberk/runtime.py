@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
 _YAML = frozenset({".yaml", ".yml"})
 MAX_RECORDED_PATH = 200  # characters of a path in the record
+MAX_RECORDED_METHOD = 16
 _ALLOWED = Decision(Verdict.ALLOW, Layer.EDGE)
 
 
@@ -78,7 +79,7 @@ class _Allowed(msgspec.Struct, frozen=True, gc=False):  # many wait in the queue
     """The draft of the event that a call was let through."""
 
     stream: str
-    actor: str
+    peer: Principal
     method: str
     path: str
     decision: Decision
@@ -87,7 +88,7 @@ class _Allowed(msgspec.Struct, frozen=True, gc=False):  # many wait in the queue
     def __call__(self) -> Event:
         """Make the event."""
         decision, time_ns = self.decision, int(self.time * 1e9)
-        data: dict[str, object] = {"method": self.method, "path": self.path[:MAX_RECORDED_PATH]}
+        data = _request_data(self.peer, self.method, self.path[:MAX_RECORDED_PATH])
         if decision.audits:
             data["audits"] = decision.audits
         return Event(
@@ -95,7 +96,7 @@ class _Allowed(msgspec.Struct, frozen=True, gc=False):  # many wait in the queue
             type="request.allowed",
             stream=self.stream,
             time_ns=time_ns,
-            actor=self.actor,
+            actor=self.peer.id,
             outcome="allow",
             rule=decision.rule or "",
             digest=decision.basis.digest,
@@ -333,7 +334,7 @@ class Runtime:
             rule=decision.rule or "",
             digest=decision.basis.digest,
             incident=incident,
-            data={"method": inbound.method[:16], "path": _printable(inbound.raw_path), "reason": decision.reason},
+            data={**_request_data_of(inbound), "reason": decision.reason},
         )
         return self.recorder.submit(event)
 
@@ -348,7 +349,7 @@ class Runtime:
         if not self._record_allows:
             return None
         at = call.time if time is None else time
-        return self.recorder.offer(_Allowed(self.stream, call.peer.id, call.method, call.path, decision, at))
+        return self.recorder.offer(_Allowed(self.stream, call.peer, call.method, call.path, decision, at))
 
     def record_failure(self, inbound: Inbound, incident: str, cause: str) -> Future[Receipt]:
         """Record why the application failed, under the incident id the caller was told."""
@@ -358,7 +359,7 @@ class Runtime:
             actor=inbound.peer.id,
             code="HBK-406",
             incident=incident,
-            data={"method": inbound.method[:16], "path": _printable(inbound.raw_path), "cause": cause},
+            data={**_request_data_of(inbound), "cause": cause},
         )
         return self.recorder.submit(event)
 
@@ -416,6 +417,18 @@ class Runtime:
         self.recorder.close()
         for release in self._on_close:
             release()
+
+
+def _request_data(peer: Principal, method: str, path: str) -> dict[str, object]:
+    """What a record says about a request. The serial tells certificates of one id apart, also forged ones."""
+    data: dict[str, object] = {"method": method, "path": path}
+    if "serial" in peer.proof.detail:
+        data["serial"] = peer.proof.detail["serial"]
+    return data
+
+
+def _request_data_of(inbound: Inbound) -> dict[str, object]:
+    return _request_data(inbound.peer, inbound.method[:MAX_RECORDED_METHOD], _printable(inbound.raw_path))
 
 
 def _printable(raw: bytes) -> str:

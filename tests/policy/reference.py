@@ -1,16 +1,18 @@
-"""A naive reading of the rules: documents and a call in, verdict out. Shares no code with the compiled form."""
+"""A naive reading of the rules: documents and a call in, verdict out. Shares no code with the compiled form.
 
-import fnmatch
+Identities are matched by the regular expressions that Istio itself writes into Envoy's configuration, value by value.
+"""
+
 import ipaddress
 import re
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Mapping
 
 from hauberk.core.call import Call, Workload
-from hauberk.policy.model import Action, AuthorizationPolicy, Condition, Operation, Rule, Source
+from hauberk.policy.model import Action, AuthorizationPolicy, Condition, Operation, PeerAuthentication, Rule, Source
 from hauberk.policy.set import PolicySet
 
-HTTP_ONLY = "http only"
+HTTP_FIELDS = {"hosts", "methods", "paths", "request_principals"}
+Match = Callable[[str], bool]
 
 
 def string(pattern: str, value: str) -> bool:
@@ -23,6 +25,10 @@ def string(pattern: str, value: str) -> bool:
     return pattern == value
 
 
+def present(pattern: str, value: str | None) -> bool:
+    return value is not None and (pattern == "*" or string(pattern, value))
+
+
 def path(pattern: str, value: str) -> bool:
     if "{" not in pattern:
         return string(pattern, value)
@@ -30,12 +36,23 @@ def path(pattern: str, value: str) -> bool:
     return re.fullmatch(regex, value, re.DOTALL) is not None
 
 
+def local_names(policies: PolicySet) -> list[str]:
+    return [policies.trust_domain, *policies.aliases]
+
+
+def covers(pattern: str, domain: str) -> bool:
+    return bool(re.fullmatch(re.escape(pattern).replace(re.escape("*"), ".*"), domain))
+
+
 def spellings(value: str, policies: PolicySet) -> list[str]:
-    parts = value.split("/")
-    local = [policies.trust_domain, *policies.aliases]
-    if len(parts) == 5 and parts[0] != "*" and (parts[0] in local or parts[0] == "cluster.local"):
-        return ["/".join([name, *parts[1:]]) for name in local]
-    return [value]
+    domain, *rest = value.split("/")
+    local = local_names(policies)
+    if len(rest) != 4 or domain == "*":
+        return [value]
+    if domain != "cluster.local" and not any(covers(domain, name) for name in local):
+        return [value]
+    as_written = [value] if domain.startswith("*") else []
+    return as_written + ["/".join([name, *rest]) for name in local if not as_written or not covers(domain, name)]
 
 
 def principal(value: str, peer: str, policies: PolicySet) -> bool:
@@ -45,12 +62,8 @@ def principal(value: str, peer: str, policies: PolicySet) -> bool:
 
 
 def namespace(value: str, peer: str) -> bool:
-    parts = peer.split("/")
-    if "*" in value:
-        regex = ".*/ns/" + re.escape(value).replace(re.escape("*"), ".*") + "/.*"
-        return peer.startswith("spiffe://") and re.fullmatch(regex, peer) is not None
-    pairs = pairwise(parts[:-1])
-    return peer.startswith("spiffe://") and any(one == "ns" and two == value for one, two in pairs)
+    regex = ".*/ns/" + re.escape(value).replace(re.escape("*"), ".*") + "/.*"
+    return re.fullmatch(regex, peer, re.DOTALL) is not None
 
 
 def account(value: str, peer: str, home: str) -> bool:
@@ -59,59 +72,105 @@ def account(value: str, peer: str, home: str) -> bool:
     return re.fullmatch(rf"spiffe://.+/ns/{re.escape(space)}/(.+/|)sa/{re.escape(name)}(/.+)?", peer) is not None
 
 
-def domain(value: str, peer: str) -> bool:
-    if not peer.startswith("spiffe://") or "/" not in peer[9:]:
-        return False
-    found = peer[9:].split("/", maxsplit=1)[0]
-    return fnmatch.fnmatchcase(found, value) if value != "*" else True
+def domain(value: str, peer: str, policies: PolicySet) -> bool:
+    if value == "*":
+        return peer.startswith("spiffe://")
+    names = local_names(policies) if value in local_names(policies) else [value]
+    return any(
+        re.fullmatch(f"spiffe://{re.escape(name).replace(re.escape('*'), '[^/]*')}/.*", peer) is not None
+        for name in names
+    )
 
 
 def inside(value: str, address: str) -> bool:
     try:
-        return ipaddress.ip_address(address) in ipaddress.ip_network(value, strict=False)
+        found = ipaddress.ip_address(address)
     except ValueError:
         return False
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:
+        found = found.ipv4_mapped
+    return found in ipaddress.ip_network(value, strict=False)
 
 
-def wanted(values: tuple[str, ...], refused: tuple[str, ...], match: Callable[[str], bool]) -> bool:
+def request_principal(value: str, user: str) -> bool:
+    issuer, _, subject = user.rpartition("/")
+    if not issuer or not subject:
+        return False
+    if value == "*":
+        return True
+    want_issuer, slash, want_subject = value.rpartition("/")
+    if not slash and value.startswith("*"):
+        return subject.endswith(value[1:])
+    if not slash:
+        return value.endswith("*") and issuer.startswith(value[:-1])
+    if value.startswith("*"):
+        return issuer.endswith(want_issuer[1:]) and subject == want_subject
+    return issuer == want_issuer and string(want_subject, subject)
+
+
+def claim(names: list[str], call: Call) -> list[str]:
+    found: object = call.user.claims
+    for name in names:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    if isinstance(found, str):
+        return found.split() if names[-1] in {"scope", "permission"} else [found]
+    return [one for one in found if isinstance(one, str)] if isinstance(found, list | tuple) else []
+
+
+def wanted(values: tuple[str, ...], refused: tuple[str, ...], match: Match) -> bool:
     positive = not values or any(match(value) for value in values)
     return positive and not any(match(value) for value in refused)
 
 
-def source(it: Source, call: Call, policy: AuthorizationPolicy, policies: PolicySet) -> bool:
-    peer = call.peer.id
+def peer_matches(policy: AuthorizationPolicy, policies: PolicySet, call: Call) -> Mapping[str, Match]:
+    peer = call.peer.id if call.peer.id.startswith("spiffe://") else ""
     forwarded = call.address.forwarded or call.address.ip
-    return (
-        wanted(it.principals, it.not_principals, lambda v: principal(v, peer, policies))
-        and wanted(it.namespaces, it.not_namespaces, lambda v: namespace(v, peer))
-        and wanted(it.service_accounts, it.not_service_accounts, lambda v: account(v, peer, policy.namespace))
-        and wanted(it.trust_domains, it.not_trust_domains, lambda v: domain(v, peer))
-        and wanted(it.ip_blocks, it.not_ip_blocks, lambda v: inside(v, call.address.ip))
-        and wanted(it.remote_ip_blocks, it.not_remote_ip_blocks, lambda v: inside(v, forwarded))
-        and wanted(it.request_principals, it.not_request_principals, lambda v: string(v, call.user.id))
+    return {
+        "principals": lambda v: principal(v, peer, policies),
+        "namespaces": lambda v: namespace(v, peer),
+        "service_accounts": lambda v: account(v, peer, policy.namespace),
+        "trust_domains": lambda v: domain(v, peer, policies),
+        "ip_blocks": lambda v: inside(v, call.address.ip),
+        "remote_ip_blocks": lambda v: inside(v, forwarded),
+        "request_principals": lambda v: request_principal(v, call.user.id),
+    }
+
+
+def operation_matches(call: Call) -> Mapping[str, Match]:
+    return {
+        "hosts": lambda v: string(v.lower(), call.host.lower()),
+        "ports": lambda v: int(v) == call.port,
+        "methods": lambda v: string(v, call.method),
+        "paths": lambda v: path(v, call.path),
+    }
+
+
+def part(it: Source | Operation, matches: Mapping[str, Match], *, http: bool) -> bool:
+    return all(
+        wanted(getattr(it, name), getattr(it, f"not_{name}"), match)
+        for name, match in matches.items()
+        if http or name not in HTTP_FIELDS
     )
 
 
-def operation(it: Operation, call: Call) -> bool:
-    host = call.host.lower()
-    return (
-        wanted(it.hosts, it.not_hosts, lambda v: string(v.lower(), host))
-        and wanted(it.ports, it.not_ports, lambda v: int(v) == call.port)
-        and wanted(it.methods, it.not_methods, lambda v: string(v, call.method))
-        and wanted(it.paths, it.not_paths, lambda v: path(v, call.path))
-    )
-
-
-def condition(it: Condition, call: Call, policies: PolicySet) -> bool:
-    peer, key = call.peer.id, it.key
+def condition(it: Condition, call: Call, policy: AuthorizationPolicy, policies: PolicySet) -> bool:
+    key = it.key
+    of_peer = peer_matches(policy, policies, call)
     if key.startswith("request.headers["):
         found = call.headers.get(key[len("request.headers[") : -1])
-        return wanted(it.values, it.not_values, lambda v: found is not None and (v == "*" or string(v, found)))
-    match: Callable[[str], bool] = {
-        "source.principal": lambda v: principal(v, peer, policies),
-        "source.namespace": lambda v: namespace(v, peer),
-        "source.ip": lambda v: inside(v, call.address.ip),
-        "remote.ip": lambda v: inside(v, call.address.forwarded or call.address.ip),
+        return wanted(it.values, it.not_values, lambda v: present(v, found))
+    if key.startswith("request.auth.") and key != "request.auth.principal":
+        names = {"request.auth.audiences": ["aud"], "request.auth.presenter": ["azp"]}.get(key)
+        texts = claim(names or re.findall(r"\[([^\]]+)\]", key), call)
+        return wanted(it.values, it.not_values, lambda v: any(string(v, text) for text in texts))
+    match: Match = {
+        "source.principal": of_peer["principals"],
+        "source.namespace": of_peer["namespaces"],
+        "source.serviceAccount": of_peer["service_accounts"],
+        "source.trustDomain": of_peer["trust_domains"],
+        "source.ip": of_peer["ip_blocks"],
+        "remote.ip": of_peer["remote_ip_blocks"],
+        "request.auth.principal": of_peer["request_principals"],
         "destination.port": lambda v: int(v) == call.port,
         "destination.ip": lambda v: inside(v, call.destination_ip),
         "connection.sni": lambda v: string(v, call.sni),
@@ -119,55 +178,78 @@ def condition(it: Condition, call: Call, policies: PolicySet) -> bool:
     return wanted(it.values, it.not_values, match)
 
 
-def strip_http(rule: Rule) -> Rule | None:
-    """The rule without what a TCP connection cannot know; None when there was nothing of that sort."""
-    operations = tuple(Operation(ports=it.ports, not_ports=it.not_ports) for it in rule.operations)
-    conditions = tuple(it for it in rule.conditions if not it.key.startswith("request."))
-    sources = tuple(
-        Source(**{name: getattr(it, name) for name in it.__struct_fields__ if "request" not in name})
-        for it in rule.sources
-    )
-    return Rule(sources, operations, conditions)
+def uses_http(rule: Rule) -> bool:
+    parts = (*rule.sources, *rule.operations)
+    fields = any(getattr(it, name) for it in parts for name in it.__struct_fields__ if base(name) in HTTP_FIELDS)
+    return fields or any(it.key.startswith("request.") for it in rule.conditions)
 
 
-def uses_http(it: Source | Operation) -> bool:
-    http = {"hosts", "not_hosts", "methods", "not_methods", "paths", "not_paths"}
-    http |= {"request_principals", "not_request_principals"}
-    return any(getattr(it, name) for name in it.__struct_fields__ if name in http)
+def base(name: str) -> str:
+    return name.removeprefix("not_")
 
 
 def matches(rule: Rule, call: Call, policy: AuthorizationPolicy, policies: PolicySet) -> bool:
-    if not call.method:
-        if policy.action is Action.ALLOW:
-            if any(it.key.startswith("request.") for it in rule.conditions):
-                return False
-            sources = [it for it in rule.sources if not uses_http(it)]
-            operations = [it for it in rule.operations if not uses_http(it)]
-            if (rule.sources and not sources) or (rule.operations and not operations):
-                return False
-            rule = Rule(tuple(sources), tuple(operations), rule.conditions)
-        else:
-            rule = strip_http(rule) or rule
+    """On a connection without HTTP, a rule that looks at HTTP is no ALLOW rule, and a DENY goes on without looking."""
+    http = call.method != ""
+    if not http and policy.action is Action.ALLOW and uses_http(rule):
+        return False
+    of_peer, of_operation = peer_matches(policy, policies, call), operation_matches(call)
     return (
-        (not rule.sources or any(source(it, call, policy, policies) for it in rule.sources))
-        and (not rule.operations or any(operation(it, call) for it in rule.operations))
-        and all(condition(it, call, policies) for it in rule.conditions)
+        (not rule.sources or any(part(it, of_peer, http=http) for it in rule.sources))
+        and (not rule.operations or any(part(it, of_operation, http=http) for it in rule.operations))
+        and all(
+            condition(it, call, policy, policies) for it in rule.conditions if http or not it.key.startswith("request.")
+        )
     )
 
 
-def decide(policies: PolicySet, target: Workload, call: Call) -> bool:
-    """Return whether the call is allowed."""
-    mine = [
+def selected(policies: PolicySet, target: Workload) -> list[AuthorizationPolicy]:
+    return [
         it
         for it in policies.documents
         if isinstance(it, AuthorizationPolicy)
         and it.namespace in {policies.root_namespace, target.namespace}
         and not it.target_refs
-        and not it.dry_run
         and all(target.labels.get(name) == value for name, value in (it.selector or {}).items())
     ]
+
+
+def decide(policies: PolicySet, target: Workload, call: Call) -> bool:
+    """Return whether the call is allowed."""
+    mine = [it for it in selected(policies, target) if not it.dry_run]
     for it in mine:
         if it.action is Action.DENY and any(matches(rule, call, it, policies) for rule in it.rules):
             return False
     allowing = [it for it in mine if it.action is Action.ALLOW]
     return not allowing or any(matches(rule, call, it, policies) for it in allowing for rule in it.rules)
+
+
+def audits(policies: PolicySet, target: Workload, call: Call) -> set[str]:
+    """Return the rules of AUDIT policies and of dry runs that match."""
+    return {
+        f"ns[{it.namespace}]-policy[{it.name}]-rule[{at}]"
+        for it in selected(policies, target)
+        if it.dry_run or it.action is Action.AUDIT
+        for at, rule in enumerate(it.rules)
+        if matches(rule, call, it, policies)
+    }
+
+
+def mode(policies: PolicySet, target: Workload, port: int) -> str:
+    """Return the effective mode of mutual TLS of a port; the first document of a scope is the oldest."""
+    found = [it for it in policies.documents if isinstance(it, PeerAuthentication)]
+    mesh = [it for it in found if it.namespace == policies.root_namespace and not it.selector]
+    space = [it for it in found if it.namespace == target.namespace != policies.root_namespace and not it.selector]
+    own = [
+        it
+        for it in found
+        if it.selector
+        and it.namespace == target.namespace != policies.root_namespace
+        and all(target.labels.get(name) == value for name, value in it.selector.items())
+    ]
+    answer = "PERMISSIVE"
+    for scope in (mesh, space, own):
+        if scope and scope[0].mode != "UNSET":
+            answer = scope[0].mode
+    special = own[0].ports.get(port, "UNSET") if own else "UNSET"
+    return answer if special == "UNSET" else special

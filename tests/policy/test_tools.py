@@ -3,72 +3,16 @@
 import json
 from pathlib import Path
 
-import pytest
 from click.testing import CliRunner, Result
 
 from hauberk.cli.policy import policy as command
-from hauberk.core.call import Workload
-from hauberk.core.finding import Severity
-from hauberk.policy.lint import lint
-from hauberk.policy.parse import parse_documents
 
 POLICIES = Path(__file__).parents[2] / "examples" / "payments" / "policies"
 ORDERS = "spiffe://example.org/ns/production/sa/order-service"
-HEAD = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: n}\nspec: "
 
 
 def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(command, [str(argument) for argument in arguments])
-
-
-def rules_of(spec: str, **options: object) -> dict[str, Severity]:
-    return {it.rule: it.severity for it in lint(parse_documents(HEAD + spec), **options)}  # type: ignore[arg-type]
-
-
-def test_the_sample_that_is_two_rules_is_an_error_with_the_corrected_text(tmp_path: Path) -> None:
-    result = run("lint", POLICIES / "split.yaml", "--json")
-    assert result.exit_code == 1
-    (found,) = json.loads(result.stdout)
-    assert (found["rule"], found["severity"]) == ("split-from-to", "error")
-    fixed = tmp_path / "fixed.yaml"
-    fixed.write_text(found["fix"])
-    assert run("lint", fixed).exit_code == 0
-    explained = run(
-        "explain", fixed, "--to", "production/payment-service", "--method", "POST", "--path", "/api/payments"
-    )
-    assert explained.exit_code == 1
-
-
-@pytest.mark.parametrize(
-    ("spec", "rule", "severity"),
-    [
-        ("{rules: [{to: [{operation: {paths: ['*abc*']}}]}]}", "contains-wildcard", Severity.ERROR),
-        ("{rules: [{to: [{operation: {paths: ['/a*c']}}]}]}", "inner-wildcard", Severity.WARNING),
-        ("{rules: [{to: [{operation: {methods: ['*']}}]}]}", "presence", Severity.INFO),
-        ("{rules: [{to: [{operation: {hosts: ['a.com']}}]}]}", "host-without-port", Severity.WARNING),
-        ("{rules: [{from: [{source: {principals: ['spiffe://a/b']}}]}]}", "principal-scheme", Severity.ERROR),
-        ("{rules: [{from: [{source: {ipBlocks: ['10.0.0.1']}}]}]}", "address-only", Severity.WARNING),
-        ("{action: DENY, rules: [{to: [{operation: {paths: ['/a']}}]}]}", "http-in-tcp-deny", Severity.INFO),
-        ("{rules: [{}, {to: [{operation: {paths: ['/a']}}]}]}", "unreachable", Severity.WARNING),
-        ("{rules: [{}]}", "allow-all", Severity.WARNING),
-        ("{targetRefs: [{kind: Gateway, name: g}], rules: [{}]}", "gateway-only", Severity.WARNING),
-        (
-            "{rules: [{to: [{operation: {methods: [GET], notMethods: [GET]}}]}]}",
-            "unreachable",
-            Severity.WARNING,
-        ),
-    ],
-)
-def test_lint_knows(spec: str, rule: str, severity: Severity) -> None:
-    assert rules_of(spec).get(rule) is severity
-
-
-def test_lint_knows_policies_that_select_nobody_and_permissive_modes() -> None:
-    somebody = [Workload("n", "a", {"app": "a"})]
-    assert "selects-nobody" in rules_of("{selector: {matchLabels: {app: typo}}}", workloads=somebody)
-    assert "selects-nobody" not in rules_of("{selector: {matchLabels: {app: a}}}", workloads=somebody)
-    text = HEAD.replace("AuthorizationPolicy", "PeerAuthentication") + "{mtls: {mode: PERMISSIVE}}"
-    assert [it.rule for it in lint(parse_documents(text))] == ["permissive"]
 
 
 def test_the_example_policies_have_no_errors() -> None:

@@ -1,22 +1,29 @@
 """`make demo`: real processes, real requests, real attacks; exit status 0 only if all were stopped and proven.
 
-python -m examples.payments.demo [--json]
+python -m examples.payments.demo [--json] [--only TEXT] [--policies FILE]
 """
 
+import argparse
 import json
+import signal
 import sys
 import threading
 import time
-from dataclasses import asdict
+from pathlib import Path
+from typing import NoReturn
+
+import httpx2
 
 import hauberk
 from examples.payments.demo.attack import Result, carry_out
 from examples.payments.demo.catalogue import catalogue
-from examples.payments.demo.stage import Stage
+from examples.payments.demo.stage import MESH, Stage
 from examples.payments.demo.tampering import copy_of, tamper, whole
 
 ORDERS = 20
 CREATED = 201
+RENEWED_SECONDS = 10.0  # every certificate has to be renewed by then
+HEADER = "  outcome      attack                                 layer      code      entry  proof      the attacker saw"
 
 
 def say(text: str = "") -> None:
@@ -25,12 +32,15 @@ def say(text: str = "") -> None:
 
 
 def send_orders(stage: Stage, stop: threading.Event, results: list[int]) -> None:
-    """Order and pay until told to stop."""
+    """Order and pay until told to stop; an order without an answer counts as status 0."""
     url = f"https://127.0.0.1:{stage.orders}"
     with hauberk.client(to="order-service", runtime=stage.storefront, base_url=url) as shop:
         while not stop.is_set() or len(results) < ORDERS:
             order = {"order": f"o-{len(results)}", "amount": 1250}
-            results.append(shop.post("/api/orders", json=order).status_code)
+            try:
+                results.append(shop.post("/api/orders", json=order).status_code)
+            except httpx2.HTTPError:
+                results.append(0)
 
 
 def traffic(stage: Stage) -> tuple[int, int]:
@@ -39,69 +49,113 @@ def traffic(stage: Stage) -> tuple[int, int]:
     stop = threading.Event()
     sender = threading.Thread(target=send_orders, args=(stage, stop, results))
     sender.start()
-    services = ("order-service", "payment-service")
+    try:
+        renewed = _renew(stage)
+        sent = len(results)
+        while len(results) < sent + ORDERS and sender.is_alive():
+            time.sleep(0.01)
+    finally:
+        stop.set()
+        sender.join()
+    return len(results), sum(status != CREATED for status in results) + (not renewed)
+
+
+def _renew(stage: Stage) -> bool:
+    """Have every certificate renewed and tell whether that happened."""
+    services = {"order-service": 2, "payment-service": 1}  # order-service runs twice: itself and the stolen replica
     before = {name: stage.serials(name) for name in services}
     stage.command("svid", "renew", "--dir", str(stage.state))
-    until = time.monotonic() + 5
-    while any(len(stage.serials(name) - before[name]) < 1 for name in services) and time.monotonic() < until:
+    until = time.monotonic() + RENEWED_SECONDS
+    while waiting := [name for name, of in services.items() if len(stage.serials(name) - before[name]) < of]:
+        if time.monotonic() > until:
+            break
         time.sleep(0.02)
-    sent = len(results)
-    while len(results) < sent + ORDERS and sender.is_alive():
-        time.sleep(0.01)
-    stop.set()
-    sender.join()
-    failures = sum(status != CREATED for status in results)
-    renewed = all(stage.serials(name) - before[name] for name in services)
-    return len(results), failures + (not renewed)
+    return not waiting
 
 
 def line(result: Result) -> str:
     """Return one line of the table."""
     if result.skipped:
-        return f"  skipped  {result.name:<38} {result.skipped}"
-    mark = "stopped" if result.stopped else "NOT STOPPED"
+        return f"  {result.outcome:<12} {result.attack:<38} {result.skipped}"
     entry = "-" if result.position is None else f"#{result.position}"
-    proof = "proof ok" if result.proven else "NO PROOF"
-    return f"  {mark:<8} {result.name:<38} {result.layer:<10} {result.code:<8} {entry:>5}  {proof}   {result.saw}"
+    where = f"{result.layer or '-':<10} {result.code or '-':<8} {entry:>6}"
+    return f"  {result.outcome:<12} {result.attack:<38} {where}  {result.proof:<9}  {result.saw}"
 
 
-def play() -> dict[str, object]:
-    """Run everything and return the report."""
+def attacks(stage: Stage, only: str) -> list[Result]:
+    """Carry out every attack whose name contains `only`, and say what came of each at once."""
+    say(HEADER)
+    results = []
+    for attack in catalogue():
+        if only in attack.name:
+            results.append(carry_out(attack, stage))
+            say(line(results[-1]))
+    for result in tamper(stage, only):
+        results.append(result)
+        say(line(result))
+    return results
+
+
+def play(only: str = "", policies: Path = MESH) -> dict[str, object]:
+    """Run everything and return the report.
+
+    Args:
+        only: text the names of the attacks to carry out contain.
+        policies: what is in force.
+    """
     began = time.monotonic()
-    say("starting the authority, order-service, payment-service and evil-service ...")
-    with Stage() as stage:
-        say(f"  ready after {time.monotonic() - began:.1f} s; STRICT mutual TLS, least privilege, default deny")
+    say("starting real processes on loopback; this takes about fifteen seconds ...")
+    with Stage(policies=policies, tell=lambda text: say(f"  {text}")) as stage:
+        say(f"  ready after {time.monotonic() - began:.1f} s; orders are paid while every certificate is renewed ...")
         stage.early = copy_of(stage, "early")
         sent, failed = traffic(stage)
         say(f"  {sent} orders paid over mutual TLS while all certificates were renewed; {failed} failed")
-        say("attacks: outcome, attack, layer, code, ledger entry, proof, what the attacker saw")
-        results = []
-        for attack in catalogue():
-            results.append(carry_out(attack, stage))
-            say(line(results[-1]))
-        for result in tamper(stage):
-            results.append(result)
-            say(line(result))
+        results = attacks(stage, only)
         sound, size = whole(stage)
-        say(f"  ledger of {size} entries verified offline from its public key: {'ok' if sound else 'FAILED'}")
-    good = sound and not failed and all(result.good for result in results)
-    seconds = round(time.monotonic() - began, 1)
-    stopped = sum(result.stopped for result in results)
-    skipped = sum(bool(result.skipped) for result in results)
-    say(f"{stopped} of {len(results)} attacks stopped and proven, {skipped} skipped; {seconds} s; nothing left running")
+        say(f"  the whole ledger, {size} entries, verified offline from its public key: {'ok' if sound else 'FAILED'}")
+    left, seconds = stage.left(), round(time.monotonic() - began, 1)
+    good = bool(results) and sound and not failed and not left and all(result.good for result in results)
+    say(verdict(results, seconds, left))
     return {
         "good": good,
         "orders": {"sent": sent, "failed": failed},
-        "attacks": [asdict(result) for result in results],
+        "attacks": [result.data() for result in results],
         "ledger": {"entries": size, "verified": sound},
+        "left": left,
         "seconds": seconds,
     }
 
 
+def verdict(results: list[Result], seconds: float, left: list[str]) -> str:
+    """Return the last line."""
+    tried = [result for result in results if not result.skipped]
+    stopped = sum(result.good for result in tried)
+    skipped = len(results) - len(tried)
+    rest = f"left behind: {', '.join(left)}" if left else "nothing left running or lying about"
+    return f"{stopped} of {len(tried)} attacks stopped and proven, {skipped} skipped; {seconds} s; {rest}"
+
+
+def _end(*_: object) -> NoReturn:
+    raise SystemExit(128 + signal.SIGTERM)  # through the stage's exit, so that nothing is left
+
+
 def main() -> int:
     """Run the demo."""
-    report = play()
-    if "--json" in sys.argv[1:]:
+    parser = argparse.ArgumentParser(prog="make demo", description="Carry out every attack and show what stopped it.")
+    parser.add_argument("--json", action="store_true", help="print the report as one JSON document")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only attacks whose name contains TEXT")
+    parser.add_argument("--policies", default=MESH, type=Path, metavar="FILE", help="other policies, to see what gives")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        report = play(arguments.only, arguments.policies.absolute())
+    except RuntimeError as error:
+        say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted; nothing left running")
+        return 130
+    if arguments.json:
         print(json.dumps(report, indent=2))
     return 0 if report["good"] else 1
 

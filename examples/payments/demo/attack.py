@@ -1,12 +1,14 @@
 """What an attack is, and how its evidence is found: the ledger entry it left, and the proof of that entry."""
 
 import json
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from examples.payments.demo.stage import Stage
+from hauberk.errors import HauberkError
 
 FIRST_ERROR = 400  # HTTP statuses from here on are refusals
 EVIDENCE = 3.0  # seconds to wait for the entry of something no answer was waited for
@@ -21,14 +23,14 @@ class Outcome:
         saw: what the attacker saw, such as `403 HBK-300`.
         code: of the ledger entry to look for.
         incident: what the answer named, which finds the entry exactly.
-        hint: text the entry has to contain.
+        hints: texts the entry has to contain.
     """
 
     stopped: bool
     saw: str
     code: str
     incident: str = ""
-    hint: str = ""
+    hints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Attack:
 class Result:
     """One line of the table."""
 
-    name: str
+    attack: str
     stopped: bool
     saw: str
     layer: str = ""
@@ -58,21 +60,49 @@ class Result:
         """Stopped and proven, or skipped for a reason."""
         return bool(self.skipped) or (self.stopped and self.proven)
 
+    @property
+    def outcome(self) -> str:
+        """`stopped`, `NOT STOPPED` or `skipped`."""
+        return "skipped" if self.skipped else "stopped" if self.stopped else "NOT STOPPED"
+
+    @property
+    def proof(self) -> str:
+        """`proof ok` or `NO PROOF`."""
+        return "proof ok" if self.proven else "NO PROOF"
+
+    def data(self) -> dict[str, object]:
+        """Return the line as plain data."""
+        found = {"attack": self.attack, "outcome": self.outcome.lower(), "layer": self.layer, "code": self.code}
+        return {
+            **found,
+            "position": self.position,
+            "proof": None if self.skipped else "ok" if self.proven else "missing",
+            "saw": self.skipped or self.saw,
+        }
+
 
 def carry_out(attack: Attack, stage: Stage) -> Result:
     """Carry out one attack, then find and prove what the ledger says about it."""
     reason = attack.needs(stage)
     if reason:
-        return Result(attack.name, stopped=False, saw="skipped", skipped=reason)
+        return Result(attack.name, stopped=False, saw="", skipped=reason)
     before = stage.ledger_size()
-    outcome = attack.carry_out(stage)
-    entry = evidence(stage, before, outcome)
+    try:
+        outcome = attack.carry_out(stage)
+    except (HauberkError, OSError, ValueError, subprocess.SubprocessError) as broken:
+        return Result(attack.name, stopped=False, saw=f"could not be carried out: {type(broken).__name__}")
+    entry = evidence(stage, before, outcome) if outcome.stopped else None
     if entry is None:
-        return Result(attack.name, outcome.stopped, outcome.saw, code=outcome.code)
-    position = int(entry["position"])
+        return Result(attack.name, outcome.stopped, outcome.saw, code=outcome.code if outcome.stopped else "")
     layer = str(entry["type"]).partition(".")[0].replace("request", "edge")
     return Result(
-        attack.name, outcome.stopped, outcome.saw, layer, str(entry["code"]), position, proven=stage.prove(position)
+        attack.name,
+        outcome.stopped,
+        outcome.saw,
+        layer,
+        str(entry["code"]),
+        int(entry["position"]),
+        stage.proves(entry),
     )
 
 
@@ -81,11 +111,10 @@ def evidence(stage: Stage, before: int, outcome: Outcome) -> dict[str, Any] | No
     until = time.monotonic() + EVIDENCE
     while True:
         for entry in stage.entries(before - 1):
-            if entry.get("code") != outcome.code:
+            if entry.get("code") != outcome.code or (outcome.incident and entry.get("incident") != outcome.incident):
                 continue
-            if outcome.incident and entry.get("incident") != outcome.incident:
-                continue
-            if outcome.hint in json.dumps(entry):
+            text = json.dumps(entry)
+            if all(hint in text for hint in outcome.hints):
                 return entry
         if time.monotonic() > until:
             return None
@@ -107,7 +136,8 @@ def answered(answer: dict[str, Any], code: str, *, hint: str = "", secret: str =
         problem = {}
     found = str(problem.get("code", ""))
     stopped = answer["status"] >= FIRST_ERROR and found == code and (not secret or secret not in answer["body"])
-    return Outcome(stopped, f"{answer['status']} {found}".strip(), code, str(problem.get("incident", "")), hint)
+    saw = f"{answer['status']} {found or answer['error']}".strip()
+    return Outcome(stopped, saw, code, str(problem.get("incident", "")), (hint,) if hint else ())
 
 
 def request(method: str, target: str, *, body: bytes = b"", headers: str = "", host: str = "payments") -> bytes:

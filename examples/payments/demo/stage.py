@@ -9,22 +9,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 
+from examples.payments.demo.proof import check, row_at
 from hauberk.agent import connect
 from hauberk.agent.remote import Remote
 from hauberk.agent.state import Facts, admin, read_facts
 from hauberk.authority.authority import Authority
 from hauberk.core.clock import ManualClock
-from hauberk.core.config import load
+from hauberk.core.config import Config, load
 from hauberk.core.spiffe import SpiffeId
 from hauberk.core.wire import EntryForm, RevokeForm, TokenForm, TokenReply
-from hauberk.crypto.merkle import leaf_hash, verify_inclusion
-from hauberk.crypto.note import decode_key, verify_checkpoint
 from hauberk.crypto.x509 import WorkloadKey
 from hauberk.errors import HauberkError
 from hauberk.identity.jointoken import JoinToken
@@ -35,9 +34,10 @@ from hauberk.runtime import Runtime
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 POLICIES = HERE.parent / "policies"
+MESH = POLICIES / "mesh.yaml"
 DOMAIN = "example.org"
 ENTRIES = ("order-service", "payment-service", "evil-service", "storefront")
-PATIENCE = 10.0  # seconds to wait for a process to be ready
+PATIENCE = 30.0  # seconds to wait for a process to be ready
 EXPIRED = 7200.0  # seconds ago that the expired certificate was issued
 _READ_ONLY = 0o755
 
@@ -47,6 +47,16 @@ class Wire:
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
+
+    def ready(self) -> None:
+        """Return once it has its identity.
+
+        Raises:
+            RuntimeError: it did not start.
+        """
+        said = self._process.stdout.readline() if self._process.stdout is not None else ""
+        if said.strip() != '{"ready": true}':
+            raise RuntimeError("an intruder did not start")
 
     def send(self, to: str, port: int, data: bytes, *, keep: str | None = None) -> dict[str, Any]:
         """Send bytes to a service and return `status`, `body`, `closed` and `error`."""
@@ -60,13 +70,22 @@ class Wire:
 
 
 class Stage:
-    """Everything that runs. Use it as a context manager; afterwards nothing is left."""
+    """Everything that runs. Use it as a context manager; afterwards nothing is left.
 
-    def __init__(self) -> None:
+    Args:
+        policies: what is in force.
+        tell: told what has been started.
+    """
+
+    def __init__(self, *, policies: Path = MESH, tell: Callable[[str], None] = print) -> None:
+        self._policies = policies
+        self._tell = tell
         self.directory = Path(tempfile.mkdtemp(prefix="hauberk-demo-"))
         self.directory.chmod(_READ_ONLY)  # so that another user can knock at the workload socket
         self.state = self.directory / "state"
-        self.kernel = sys.platform == "linux" and hasattr(os, "pidfd_open")
+        (self.directory / "hauberk.toml").touch()  # instead of one that may lie where the demo is started
+        # Without root every service would run as one user, whom the kernel cannot tell apart: join tokens can.
+        self.kernel = sys.platform == "linux" and hasattr(os, "pidfd_open") and os.geteuid() == 0
         self._processes: list[subprocess.Popen[str]] = []
         self.orders, self.payments = free_port(), free_port()
         self.facts: Facts
@@ -74,7 +93,6 @@ class Stage:
         self.storefront: Runtime
         self.evil: Wire
         self.replica: Wire  # a compromised replica of order-service
-        self.replica_serial = ""
         self.early = self.directory  # a copy of the ledger before the traffic
         self.expired: tuple[WorkloadKey, tuple[bytes, ...]]
 
@@ -93,22 +111,30 @@ class Stage:
 
     def _start(self) -> None:
         self.expired = self._issue_in_the_past()
-        self.spawn("up", "--dir", str(self.state), "--port", "0", log="authority")
-        wait_for((self.state / "private" / "admin.sock").is_socket, "the authority")
+        authority = self.spawn("up", "--dir", str(self.state), "--port", "0", log="authority")
+        self.wait_for((self.state / "private" / "admin.sock").is_socket, "authority", authority)
         self.facts = read_facts(self.state)
         self.admin = admin(self.state)
-        wait_for(self._answers, "the authority")
+        self.wait_for(self._answers, "authority", authority)
+        how = "by the kernel" if self.kernel else "by single-use join tokens"
+        self._tell(f"authority: up, with its keys and its ledger; services get their identities {how}")
         for name in ENTRIES:
             self.register(name)
-        self.policy("apply", str(POLICIES / "mesh.yaml"))
-        self.serve("payment-service", "examples.payments.payment_service", self.payments)
-        self.serve("order-service", "examples.payments.order_service", self.orders, self.payments)
-        before = self.serials("order-service")
+        applied = self.policy("apply", str(self._policies))
+        if applied.returncode:
+            raise RuntimeError(f"the policies were not taken: {applied.stderr[-500:]}")
+        self._tell(f"policies: {self._policies.name}, and whatever it does not allow is denied")
+        self._tell("services: order-service, payment-service, storefront")
+        self._tell("attackers: evil-service, and a stolen replica of order-service")
+        pays = self.serve("payment-service", "examples.payments.payment_service", self.payments)
+        orders = self.serve("order-service", "examples.payments.order_service", self.orders, self.payments)
         self.evil = Wire(self.serve("evil-service", "examples.payments.intruder", piped=True))
         self.replica = Wire(self.serve("order-service", "examples.payments.intruder", piped=True, log="replica"))
         self.storefront = self.join("storefront")
-        wait_for(lambda: listens(self.payments) and listens(self.orders), "the services")
-        wait_for(lambda: len(self.serials("order-service") - before) > 1, "the replica")
+        self.wait_for(lambda: listens(self.payments), "payment-service", pays)
+        self.wait_for(lambda: listens(self.orders), "order-service", orders)
+        self.evil.ready()
+        self.replica.ready()
 
     def _answers(self) -> bool:
         try:
@@ -120,8 +146,7 @@ class Stage:
     def _issue_in_the_past(self) -> tuple[WorkloadKey, tuple[bytes, ...]]:
         """What the authority issued two hours ago for a minute: a certificate that was good once."""
         clock = ManualClock(time.time() - EXPIRED)
-        config = load(environ={}, arguments={"directory": str(self.state), "trust_domain": DOMAIN})
-        authority = Authority(self.state, config, clock=clock)
+        authority = Authority(self.state, self.config, clock=clock)
         try:
             spiffe_id = SpiffeId.service(DOMAIN, "production", "order-service")
             entry = RegistrationEntry(name="order-service-old", spiffe_id=spiffe_id, ttl=60.0)
@@ -133,6 +158,25 @@ class Stage:
         finally:
             authority.close()
         return key, grant.chain
+
+    @property
+    def config(self) -> Config:
+        """The settings of this process."""
+        arguments = {"directory": str(self.state), "trust_domain": DOMAIN}
+        return load(self.directory / "hauberk.toml", environ={}, arguments=arguments)
+
+    def wait_for(self, condition: Callable[[], bool], name: str, process: "subprocess.Popen[str]") -> None:
+        """Wait until `condition()` holds.
+
+        Raises:
+            RuntimeError: it does not, and what the process said last.
+        """
+        until = time.monotonic() + PATIENCE
+        while not condition():
+            if process.poll() is not None or time.monotonic() > until:
+                said = (self.directory / f"{name}.log").read_text("utf-8")[-2000:]
+                raise RuntimeError(f"{name} did not get ready\n{said}")
+            time.sleep(0.02)
 
     def register(self, name: str) -> None:
         """Register a workload, by this process's user where the kernel can attest it."""
@@ -177,8 +221,6 @@ class Stage:
         else:
             environ = {"HAUBERK_JOIN_TOKEN": self.token(entry), "HAUBERK_DIRECTORY": str(self.state)}
             process = self._spawn_program(program, environ, log or entry, piped=piped)
-        if piped and process.stdout is not None and not json.loads(process.stdout.readline() or "{}").get("ready"):
-            raise RuntimeError(f"{entry} did not start: {(self.directory / f'{log or entry}.log').read_text()[-500:]}")
         return process
 
     def _spawn_program(
@@ -199,9 +241,8 @@ class Stage:
 
     def join(self, entry: str) -> Runtime:
         """Give this process an identity."""
-        config = load(environ={}, arguments={"directory": str(self.state), "trust_domain": DOMAIN})
         environ = {"HAUBERK_IDENTITY_ENTRY": entry} if self.kernel else {"HAUBERK_JOIN_TOKEN": self.token(entry)}
-        return connect(config=config, environ=environ)
+        return connect(config=self.config, environ=environ)
 
     # what the commands do
 
@@ -244,24 +285,34 @@ class Stage:
         )
         return found
 
-    def prove(self, position: int) -> bool:
-        """Fetch the proof of an entry and check it with public material: log key, checkpoint, audit path."""
-        proof = self.admin.ask("GET", f"/admin/ledger/{position}/proof", Proof)
-        origin, key = decode_key(self.facts.ledger_key)
-        checkpoint = verify_checkpoint(proof.checkpoint, origin, key)
-        verify_inclusion(leaf_hash(proof.leaf), position, checkpoint.size, list(proof.path), checkpoint.root)
+    @property
+    def database(self) -> Path:
+        """The file of the ledger."""
+        return self.state / "private" / "hauberk.db"
+
+    def proof(self, position: int) -> Proof:
+        """Fetch the proof of an entry."""
+        return self.admin.ask("GET", f"/admin/ledger/{position}/proof", Proof)
+
+    def proves(self, entry: dict[str, Any]) -> bool:
+        """Tell whether the ledger holds this very entry, by its public key alone."""
+        position, key = int(entry["position"]), self.facts.ledger_key
+        try:
+            check(self.proof(position), entry, row_at(self.database, key, position), key)
+        except HauberkError:
+            return False
         return True
 
     # the end
 
     def close(self) -> None:
         """Stop everything, wait for it, and remove the directory."""
+        for process in reversed(self._processes):
+            process.terminate()
         if hasattr(self, "storefront"):
             self.storefront.close()
         if hasattr(self, "admin"):
             self.admin.close()
-        for process in reversed(self._processes):
-            process.terminate()
         for process in reversed(self._processes):
             try:
                 process.wait(5)
@@ -272,6 +323,11 @@ class Stage:
                 if pipe is not None:
                     pipe.close()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def left(self) -> list[str]:
+        """Return what is still there after `close`: processes and files."""
+        running = [f"process {process.pid}" for process in self._processes if process.poll() is None]
+        return running + ([str(self.directory)] if self.directory.exists() else [])
 
 
 def replay(token: str) -> JoinToken:
@@ -290,16 +346,3 @@ def listens(port: int) -> bool:
     """Tell whether somebody accepts connections there."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def wait_for(condition: Any, what: str) -> None:  # noqa: ANN401  # any callable without arguments
-    """Wait until `condition()` holds.
-
-    Raises:
-        RuntimeError: it never did.
-    """
-    until = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > until:
-            raise RuntimeError(f"{what} did not get ready in {PATIENCE:.0f} s")
-        time.sleep(0.02)

@@ -8,6 +8,7 @@ the application is reading already.
 """
 
 import asyncio
+import logging
 import socket
 import time
 from collections.abc import Callable
@@ -40,6 +41,17 @@ LINGER_SECONDS = 1.0  # after a refusal, so that a caller still sending reads th
 _AF_UNIX = getattr(socket, "AF_UNIX", None)
 _VERSIONS = frozenset({"1.0", "1.1"})
 _FIELD_OVERHEAD = 4  # ": " and CRLF around each field
+
+
+def _server_log() -> logging.Logger:
+    """Return the server's log without uvicorn's line for each malformed request: the record has it, and counts it."""
+    log = logging.getLogger("hauberk.server")
+    log.setLevel(logging.INFO)
+    log.addFilter(lambda record: record.levelno != logging.WARNING)
+    return log
+
+
+_log = _server_log()
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -80,6 +92,7 @@ class HauberkProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.logger = _log
         self._limit = self.limits.header_bytes
         self._open = False  # inside the head of a request
         self._bound = 0  # bytes received for the present head, at most

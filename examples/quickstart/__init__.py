@@ -1,0 +1,1 @@
+"""An existing application, protected in two lines."""
