@@ -7,22 +7,27 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from hauberk.adapters.authentic import AuthenticRows
+from hauberk.adapters.keys import FileKeySource
 from hauberk.adapters.memory import MemoryStore
 from hauberk.adapters.sqlite import SqliteStore, open_readonly
 from hauberk.core.clock import ManualClock
 from hauberk.core.ports import ABSENT_ROW, Delete, Head, Put, Store, Tile, Write
+from hauberk.crypto.keyring import Keyring
 from hauberk.errors import Conflict, RecordsError
 from tests.records.made import ORIGIN, PATIENCE, append, entry
 
 Made = tuple[Store, ManualClock]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "authentic"])
 def made(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Made]:
     clock = ManualClock()
     store: Store = MemoryStore(clock.time)
     if request.param == "sqlite":
         store = SqliteStore(tmp_path / "store.db", now=clock.time)
+    if request.param == "authentic":
+        store = AuthenticRows(store, Keyring(FileKeySource(tmp_path / "keys")))
     yield store, clock
     store.close()
 

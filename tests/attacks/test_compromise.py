@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from hauberk.adapters.authentic import AuthenticRows
 from hauberk.adapters.memory import MemoryStore
 from hauberk.agent.feed import FeedState
 from hauberk.authority.publisher import Publisher
+from hauberk.authority.registry import Registry
 from hauberk.core.clock import ManualClock
 from hauberk.core.feed import REVOCATIONS, RevocationBody
-from hauberk.core.ports import Recorder
+from hauberk.core.ports import Delete, Put, Recorder, Write
 from hauberk.core.spiffe import SpiffeId
 from hauberk.crypto.signing import SigningKey
 from hauberk.crypto.x509 import WorkloadKey, verify_chain
-from hauberk.errors import ConfigError, HauberkError, IdentityError, RecordsError
+from hauberk.errors import ConfigError, HauberkError, IdentityError, RecordsError, Tampered
 from hauberk.identity.attest import peer_credentials
 from hauberk.identity.revocation import Revocations
 from hauberk.records.forward import Forwarder
@@ -132,20 +134,33 @@ def test_a_stolen_database_redeems_no_token_and_opens_no_key() -> None:
         assert found.ca.key_der() not in data
 
 
-def test_whoever_writes_the_database_changes_who_is_registered_and_the_ledger_does_not_know() -> None:
+def test_whoever_writes_the_database_registers_nobody_and_is_noticed() -> None:
     with opened() as found:
         ours, theirs = socket.socketpair(socket.AF_UNIX)
         with ours, theirs:
             me = peer_credentials(ours)
-        csr, size = WorkloadKey.generate().request(None), found.ledger.head().size
+        csr = WorkloadKey.generate().request(None)
         with pytest.raises(IdentityError):
             found.attest(me, csr, "order-service")
         mine = entry(f"unix:uid:{os.getuid()}")
         with sqlite3.connect(found.state.database) as database:
             database.execute("UPDATE row SET value = ? WHERE space = 'entries'", (mine.encode(),))
         database.close()
-        found.attest(me, csr, "order-service")
-        assert [it.type for it in found.ledger.entries(after=size - 1)] == ["identity.denied", "identity.issued"]
+        with pytest.raises(Tampered):
+            found.attest(me, csr, "order-service")
+        with pytest.raises(Tampered):
+            found.status()
+        rows = AuthenticRows(MemoryStore(), found.state.keyring)  # the twin: with the key the very row is believed
+        rows.commit(Write(rows=(Put("entries", b"order-service", mine.encode()),)))
+        assert [it.name for it in Registry(rows).entries()] == ["order-service"]
+
+
+def test_whoever_writes_the_database_deletes_what_was_revoked_unless_somebody_looks() -> None:
+    with opened() as found:
+        found.revoke("uid:0", ids=("spiffe://example.org/ns/production/sa/order-service",))
+        found.store.commit(Write(rows=(Delete("feed", b"revocations"),)))
+        assert Publisher(found.store, found.feed_key, DOMAIN).get("revocations") is None
+        assert [it.type for it in found.ledger.entries(kind="admin.revoked")] == ["admin.revoked"]
 
 
 def away(_wire: bytes) -> tuple[int, ...]:

@@ -21,7 +21,8 @@ EVIL = "spiffe://example.org/ns/production/sa/evil-service"
 ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
 
 
-WITH_PORT = "{action: DENY, rules: [{when: [{key: 'request.headers[a]', values: [b]}, {key: destination.port, values: ['1']}]}]}"
+PORT = "{key: destination.port, values: ['1']}"
+WITH_PORT = f"{{action: DENY, rules: [{{when: [{{key: 'request.headers[a]', values: [b]}}, {PORT}]}}]}}"
 
 
 def document(spec: str, kind: str = "AuthorizationPolicy", namespace: str = "n") -> tuple[Document, ...]:

@@ -11,7 +11,7 @@ TWO = policy("{action: DENY, rules: [{}]}", name="q")
 
 
 def digest(text: str, **options: str) -> str:
-    return PolicySet.of(parse_documents(text, file=options.pop("file", "a.yaml")), **options).digest  # type: ignore[arg-type]
+    return PolicySet.of(parse_documents(text, file=options.pop("file", "a.yaml")), **options).digest
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from hauberk.core.event import Entry
 from hauberk.core.ids import incident_id
 from hauberk.core.ports import PeerCredentials
 from hauberk.core.spiffe import SpiffeId
-from hauberk.core.wire import EntryForm, PolicyForm, PolicyName, RevokeForm, TokenForm, TokenReply
+from hauberk.core.wire import EntryForm, PolicyForm, PolicyName, RevokeForm, RotationForm, TokenForm, TokenReply
 from hauberk.edge.problem import problem
 from hauberk.errors import EdgeError, HauberkError, IdentityError
 from hauberk.identity.registration import RegistrationEntry
@@ -31,13 +31,6 @@ from hauberk.records.view import entry_view
 MAX_BODY = 32 * 1024 * 1024
 MAX_LISTED = 1_000
 _NUMBER = re.compile(r"-?[0-9]{1,18}\Z")  # fits a 64-bit number
-
-
-class RotationForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`POST /admin/roots`: `prepare`, `activate` or `finish`; `force` although somebody is cut off."""
-
-    step: str
-    force: bool = False
 
 
 _Form = TypeVar("_Form")

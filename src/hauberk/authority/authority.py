@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
+from hauberk.adapters.authentic import AuthenticRows
 from hauberk.adapters.sqlite import SqliteStore
 from hauberk.adapters.state import StateDirectory
 from hauberk.authority.audience import Audience
@@ -93,7 +94,7 @@ class Authority:
         self.roots = Roots(state, domain, clock=clock)
         log_key = SigningKey(state.secret("log", Purpose.LOG_KEY, lambda: SigningKey.generate().seed()))
         self.feed_key = SigningKey(state.secret("feed", Purpose.FEED_KEY, lambda: SigningKey.generate().seed()))
-        self.store = SqliteStore(state.database, now=clock.time)
+        self.store = AuthenticRows(SqliteStore(state.database, now=clock.time), state.keyring)
         self.ledger = Ledger(self.store, log_key, f"{domain}/ledger", queue_size=self.config.records.queue, clock=clock)
         self.recorder = Folder(self.ledger, rate=self.config.records.fold_rate, clock=clock)
         self.registry = Registry(self.store)

@@ -127,3 +127,10 @@ class RevokeForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ids: tuple[str, ...] = ()
     serials: tuple[str, ...] = ()
     restore: bool = False
+
+
+class RotationForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`POST /admin/roots`: `prepare`, `activate` or `finish`; `force` although somebody is cut off."""
+
+    step: str
+    force: bool = False

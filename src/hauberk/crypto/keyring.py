@@ -7,6 +7,7 @@ purpose and the caller's `aad` are authenticated in an injective encoding (lengt
 
 import hmac
 import os
+import threading
 from base64 import b32encode
 from collections.abc import Callable
 from enum import StrEnum
@@ -34,6 +35,7 @@ class Purpose(StrEnum):
     LOG_KEY = "log-key"
     FEED_KEY = "feed-key"
     PSEUDONYM = "pseudonym"
+    ROW = "row"  # authentication only
 
 
 def _lengths(*parts: bytes) -> bytes:
@@ -88,14 +90,16 @@ class Keyring:
     def __init__(self, source: KeySource, *, random: Callable[[int], bytes] = os.urandom) -> None:
         self._source = source
         self._random = random
+        self._lock = threading.Lock()  # held while a key is derived: the source may have to make the first one
         self._keys: dict[Purpose, bytes] = {}
 
     def _key(self, purpose: Purpose) -> bytes:
         key = self._keys.get(purpose)
         if key is None:
-            info = b"hauberk/1/" + purpose.value.encode()
-            key = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(self._source.key(ROOT))
-            self._keys[purpose] = key
+            with self._lock:
+                info = b"hauberk/1/" + purpose.value.encode()
+                key = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(self._source.key(ROOT))
+                self._keys[purpose] = key
         return key
 
     def seal(self, purpose: Purpose, plaintext: bytes, *, aad: bytes = b"") -> bytes:
