@@ -45,6 +45,7 @@ from hauberk.policy.parse import parse_documents
 from hauberk.policy.set import PolicySet
 from hauberk.records.fold import Folder
 from hauberk.records.ledger import Ledger
+from hauberk.records.requests import MAX_PATH, AllowedDraft, denied, failed
 from hauberk.transport.connection import Connections
 from hauberk.transport.contexts import RotatingContext, client_context
 from hauberk.transport.guard import ConnectionIdentity
@@ -54,8 +55,6 @@ if TYPE_CHECKING:
     from hauberk.identity.source import SvidSource
 
 _YAML = frozenset({".yaml", ".yml"})
-MAX_RECORDED_PATH = 200  # characters of a path in the record
-MAX_RECORDED_METHOD = 16
 _ALLOWED = Decision(Verdict.ALLOW, Layer.EDGE)
 
 
@@ -73,35 +72,6 @@ class _PolicyGuard:
         if inbound.call is None:
             return Decision(Verdict.DENY, Layer.POLICY, "HBK-300", reason="there is no canonical call to decide")
         return self.engine.decide(inbound.call)
-
-
-class _Allowed(msgspec.Struct, frozen=True, gc=False):  # many wait in the queue, and none is part of a cycle
-    """The draft of the event that a call was let through."""
-
-    stream: str
-    peer: Principal
-    method: str
-    path: str
-    decision: Decision
-    time: float
-
-    def __call__(self) -> Event:
-        """Make the event."""
-        decision, time_ns = self.decision, int(self.time * 1e9)
-        data = _request_data(self.peer, self.method, self.path[:MAX_RECORDED_PATH])
-        if decision.audits:
-            data["audits"] = decision.audits
-        return Event(
-            id=uuid7(now_ns=time_ns),
-            type="request.allowed",
-            stream=self.stream,
-            time_ns=time_ns,
-            actor=self.peer.id,
-            outcome="allow",
-            rule=decision.rule or "",
-            digest=decision.basis.digest,
-            data=data,
-        )
 
 
 class Violation(Protocol):
@@ -325,18 +295,10 @@ class Runtime:
 
     def record_denial(self, inbound: Inbound, decision: Decision, incident: str) -> Future[Receipt]:
         """Record a refusal; wait for the receipt before the answer leaves."""
-        event = self.event(
-            f"{decision.layer.value}.denied",
-            "deny",
-            actor=inbound.peer.id,
-            address=self.pseudonyms.of("address", inbound.address.ip),
-            code=decision.code,
-            rule=decision.rule or "",
-            digest=decision.basis.digest,
-            incident=incident,
-            data={**_request_data_of(inbound), "reason": decision.reason},
+        now = self._clock.time_ns()
+        return self.recorder.submit(
+            denied(self.stream, now, inbound, decision, incident=incident, pseudonyms=self.pseudonyms)
         )
-        return self.recorder.submit(event)
 
     def record_allow(self, call: Call, decision: Decision, time: float | None = None) -> Future[Receipt] | None:
         """Record what was let through, behind the bounded queue; a future is back-pressure to wait for.
@@ -349,19 +311,11 @@ class Runtime:
         if not self._record_allows:
             return None
         at = call.time if time is None else time
-        return self.recorder.offer(_Allowed(self.stream, call.peer, call.method, call.path, decision, at))
+        return self.recorder.offer(AllowedDraft(self.stream, call.peer, call.method, call.path, decision, at))
 
     def record_failure(self, inbound: Inbound, incident: str, cause: str) -> Future[Receipt]:
         """Record why the application failed, under the incident id the caller was told."""
-        event = self.event(
-            "request.failed",
-            "failed",
-            actor=inbound.peer.id,
-            code="HBK-406",
-            incident=incident,
-            data={**_request_data_of(inbound), "cause": cause},
-        )
-        return self.recorder.submit(event)
+        return self.recorder.submit(failed(self.stream, self._clock.time_ns(), inbound, incident, cause))
 
     def report_violation(self, code: str, violation: Violation) -> None:
         """Take note of bytes that never became a request; called by the server."""
@@ -371,7 +325,7 @@ class Runtime:
 
     def report_handshake(self, reason: str) -> None:
         """Take note of a failed handshake; called by the server."""
-        self.recorder.offer(self.event("transport.denied", "deny", code="HBK-101", rule=reason[:MAX_RECORDED_PATH]))
+        self.recorder.offer(self.event("transport.denied", "deny", code="HBK-101", rule=reason[:MAX_PATH]))
 
     # life
 
@@ -417,23 +371,6 @@ class Runtime:
         self.recorder.close()
         for release in self._on_close:
             release()
-
-
-def _request_data(peer: Principal, method: str, path: str) -> dict[str, object]:
-    """What a record says about a request. The serial tells certificates of one id apart, also forged ones."""
-    data: dict[str, object] = {"method": method, "path": path}
-    if "serial" in peer.proof.detail:
-        data["serial"] = peer.proof.detail["serial"]
-    return data
-
-
-def _request_data_of(inbound: Inbound) -> dict[str, object]:
-    return _request_data(inbound.peer, inbound.method[:MAX_RECORDED_METHOD], _printable(inbound.raw_path))
-
-
-def _printable(raw: bytes) -> str:
-    """The path as sent, fit for a record: ASCII, bounded, nothing that could forge a line."""
-    return "".join(chr(byte) if 0x20 < byte < 0x7F else f"\\x{byte:02x}" for byte in raw[:MAX_RECORDED_PATH])  # noqa: PLR2004  # space, delete
 
 
 def _listed(policies: str | Path | Iterable[str | Path]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hauberk.adapters.sqlite import SqliteStore
+from hauberk.core.clock import ManualClock
 from hauberk.core.ports import Put, Write
 from hauberk.errors import RecordsError
 from tests.records.made import ORIGIN, PATIENCE, append, entry
@@ -17,6 +18,7 @@ from tests.records.made import ORIGIN, PATIENCE, append, entry
 KILLED_IN_A_TRANSACTION = """
 import os, signal, sys
 from hauberk.adapters.sqlite import SqliteStore
+from hauberk.core.clock import ManualClock
 from hauberk.core.ports import Put, Write
 from tests.records.made import append, entry
 store = SqliteStore(sys.argv[1])
@@ -103,3 +105,17 @@ def test_a_closed_store_is_one_file_that_can_be_copied_whole(tmp_path: Path) -> 
     assert store.head(ORIGIN).size == 1  # a reader has been there too
     store.close()
     assert [path.name for path in tmp_path.iterdir()] == ["s.db"]
+
+
+def test_expired_rows_are_swept_away_and_nothing_else(tmp_path: Path) -> None:
+    clock = ManualClock()
+    store = SqliteStore(tmp_path / "s.db", now=clock.time)
+    lasting = [Put("s", b"kept", b""), Put("s", b"later", b"", expires=clock.time() + 10_000)]
+    gone = [Put("s", b"%d" % at, b"", expires=clock.time() + at) for at in range(1, 50)]
+    store.commit(Write(rows=[*lasting, *gone]))
+    clock.advance(1_000)
+    store.commit(Write(rows=(Put("s", b"new", b""),)))
+    store.close()
+    database = sqlite3.connect(tmp_path / "s.db")
+    assert database.execute("SELECT key FROM row ORDER BY key").fetchall() == [(b"kept",), (b"later",), (b"new",)]
+    database.close()

@@ -27,25 +27,34 @@ def test_without_anything_said_every_value_is_the_default(tmp_path: Path, monkey
 
 
 def test_arguments_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
-    path = write(tmp_path, 'trust_domain = "file.org"\nbus = "file:"\nstore = "file:"\n[limits]\nbody_bytes = 1\n')
-    environ = {"HAUBERK_BUS": "env:", "HAUBERK_STORE": "env:", "HAUBERK_LIMITS_HEADER_COUNT": "7"}
-    config = load(path, environ=environ, arguments={"store": "argument:", "directory": None})
-    assert (config.trust_domain, config.bus, config.store) == ("file.org", "env:", "argument:")
+    path = write(
+        tmp_path,
+        'trust_domain = "file.org"\n[limits]\nbody_bytes = 1\n'
+        '[authority]\nhost = "file"\nkeys = "file:a"\nadvertise = "file"\n',
+    )
+    environ = {
+        "HAUBERK_AUTHORITY_KEYS": "env:A",
+        "HAUBERK_AUTHORITY_HOST": "env",
+        "HAUBERK_LIMITS_HEADER_COUNT": "7",
+    }
+    config = load(path, environ=environ, arguments={"authority.host": "argument", "directory": None})
+    told = config.authority
+    assert (config.trust_domain, told.advertise, told.keys, told.host) == ("file.org", "file", "env:A", "argument")
     assert (config.limits.body_bytes, config.limits.header_count) == (1, 7)
     origins = {key: origin for key, _, origin in config.items()}
     assert origins["trust_domain"] == origins["limits.body_bytes"] == "hauberk.toml"
-    assert origins["bus"] == "HAUBERK_BUS"
+    assert origins["authority.keys"] == "HAUBERK_AUTHORITY_KEYS"
     assert origins["limits.header_count"] == "HAUBERK_LIMITS_HEADER_COUNT"
-    assert (origins["store"], origins["directory"]) == ("argument", "default")
+    assert (origins["authority.host"], origins["directory"]) == ("argument", "default")
 
 
 def test_the_file_is_found_by_variable_then_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    write(tmp_path, 'bus = "here:"\n')
+    write(tmp_path, 'trust_domain = "here"\n')
     other = tmp_path / "other.toml"
-    other.write_text('bus = "other:"\n')
-    assert load(environ={}).bus == "here:"
-    assert load(environ={"HAUBERK_CONFIG": str(other)}).bus == "other:"
+    other.write_text('trust_domain = "other"\n')
+    assert load(environ={}).trust_domain == "here"
+    assert load(environ={"HAUBERK_CONFIG": str(other)}).trust_domain == "other"
     with refuses("HBK-901"):
         load(environ={"HAUBERK_CONFIG": str(tmp_path / "absent.toml")})
     with refuses("HBK-901"):
@@ -57,6 +66,8 @@ def test_the_file_is_found_by_variable_then_by_name(tmp_path: Path, monkeypatch:
     [
         ("trust_domian = 'x'", "trust_domian"),
         ("[limits]\nbody_byte = 1", "limits.body_byte"),
+        ("store = 'postgresql://db'", "store"),
+        ("bus = 'nats://a'", "bus"),
         ("[limitz]\nbody_bytes = 1", "limitz"),
         ("[limitz]", "limitz"),
         ("[limits.more]", "limits.more"),

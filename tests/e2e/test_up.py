@@ -80,6 +80,18 @@ def test_a_port_in_use_is_one_clear_error(tmp_path: Path) -> None:
         assert hint.startswith("hint: ")
 
 
+@pytest.mark.parametrize("wildcard", ["0.0.0.0", "::", ""])  # noqa: S104  # refused
+def test_a_wildcard_is_no_address_to_tell_others(tmp_path: Path, wildcard: str) -> None:
+    done = hauberk("up", "--host", wildcard, "--port", 0, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "authority.advertise" in done.stderr
+
+
+def test_services_are_told_the_advertised_host(tmp_path: Path) -> None:
+    with Up(tmp_path, "--advertise", "localhost", "--port", "0") as up:
+        assert up.facts["address"].startswith("localhost:")
+
+
 def test_it_refuses_to_start_on_files_that_are_open_and_as_another_trust_domain(tmp_path: Path) -> None:
     config = load(environ={}, arguments={"directory": str(tmp_path / ".hauberk")})
     Authority(tmp_path / ".hauberk", config).close()

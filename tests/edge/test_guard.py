@@ -67,6 +67,24 @@ def test_claims_of_a_trusted_hop_are_kept() -> None:
     assert list(request.headers) == [*HEAD, *FORGED]
 
 
+@pytest.mark.parametrize(
+    ("told", "client"),
+    [
+        ([b"203.0.113.9"], "203.0.113.9"),
+        ([b"10.0.0.1, 203.0.113.9"], "203.0.113.9"),
+        ([b"10.0.0.1", b"203.0.113.9 , 2001:db8::1"], "2001:db8::1"),
+        ([b"203.0.113.9, unknown"], None),
+        ([b"203.0.113.9:4711"], None),
+        ([b""], None),
+        ([], None),
+    ],
+)
+def test_the_client_is_the_last_address_a_trusted_hop_names(told: list[bytes], client: str | None) -> None:
+    claims = [*((b"x-forwarded-for", value) for value in told), (b"via", b"gateway")]
+    assert call_of(inbound(headers=[*HEAD, *claims], peer=GATEWAY)).address.forwarded == client
+    assert call_of(inbound(headers=[*HEAD, *claims], peer=SERVICE)).address.forwarded is None
+
+
 def test_claims_of_a_trusted_hop_never_stay_for_a_stranger_who_sends_the_same_bytes() -> None:
     for peer, kept in ((GATEWAY, True), (SERVICE, False), (GATEWAY, True), (ANONYMOUS, False)):
         request = inbound(headers=[*HEAD, *FORGED], peer=peer)

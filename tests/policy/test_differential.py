@@ -29,7 +29,7 @@ from tests.policy.universe import ALIASES, TARGET
 from tests.support.vectors import vectors
 
 many = settings(
-    max_examples=150,
+    max_examples=350,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # what differs is told at once; shrinking takes a minute
@@ -59,9 +59,7 @@ OLD = "spiffe://old.org/ns/prod/sa/a"
 HALF_HTTP = Rule(operations=(Operation(ports=("80",)), Operation(methods=("GET",))))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="trustDomains without aliases; a namespace with a slash is not indexed"
-)
+@pytest.mark.xfail(strict=True, reason="trustDomains without aliases; a namespace with a slash is not indexed")
 @many
 @given(st.lists(universe.policies(), max_size=3), universe.calls(tcp=False))
 @example(only(Rule((Source(namespaces=("prod/sa",)),))), [caller(A)])

@@ -6,6 +6,7 @@ import pytest
 
 from hauberk.core.call import Workload
 from hauberk.core.finding import Severity
+from hauberk.errors import PolicyError
 from hauberk.policy.engine import Engine
 from hauberk.policy.lint import lint
 from hauberk.policy.model import Document
@@ -226,3 +227,9 @@ def test_the_corrected_text_is_clean_and_lets_nobody_else_in(rules: list[str], m
 def test_the_other_example_policies_are_clean_but_for_the_note_on_tcp() -> None:
     rules = {it.rule for it in lint(parse_documents((POLICIES / "mesh.yaml").read_text("utf-8")))}
     assert rules == {"http-in-tcp-deny"}
+
+
+def test_one_letter_wrong_in_the_example_is_refused_before_lint() -> None:
+    with pytest.raises(PolicyError, match="HBK-301") as caught:
+        parse_documents((POLICIES / "typo.yaml").read_text("utf-8"))
+    assert caught.value.context["field"] == "spec.rules[0].to[0].operatoin"

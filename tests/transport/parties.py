@@ -54,9 +54,9 @@ def forger(domain: str, named_domain: str) -> CertificateAuthority:
 class Pair:
     """Both ends of a connection over memory buffers."""
 
-    def __init__(self, server: ssl.SSLContext, client: ssl.SSLContext) -> None:
+    def __init__(self, server: ssl.SSLContext, client: ssl.SSLContext, *, name: str | None = "hauberk.invalid") -> None:
         up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.client = client.wrap_bio(down, up, server_side=False, server_hostname="hauberk.invalid")
+        self.client = client.wrap_bio(down, up, server_side=False, server_hostname=name)
         self.server = server.wrap_bio(up, down, server_side=True)
 
     def shake(self) -> "Pair":

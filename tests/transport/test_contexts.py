@@ -59,6 +59,15 @@ def test_inside_the_mesh_both_ends_speak_tls_1_3_and_know_each_other() -> None:
         assert seen.group is None
 
 
+def test_the_server_name_a_caller_asks_for_is_known_to_the_server() -> None:
+    pair = Pair(
+        server_context(source("shop")), client_context(source("front"), named("shop")), name="Shop.test"
+    ).shake()
+    assert connection_info(pair.server).sni == "shop.test"
+    silent = Pair(server_context(source("shop")), client_context(source("front"), named("shop")), name=None).shake()
+    assert connection_info(silent.server).sni == ""
+
+
 @pytest.mark.parametrize("profile", ["internal", "modern"])
 def test_a_caller_that_stops_at_tls_1_2_is_turned_away(profile: Profile) -> None:
     reasons: list[str] = []

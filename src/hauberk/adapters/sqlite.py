@@ -35,12 +35,14 @@ CREATE TABLE IF NOT EXISTS tile (log TEXT, level INTEGER, number INTEGER, data B
   WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS row (space TEXT, key BLOB, value BLOB, revision INTEGER, expires REAL,
   PRIMARY KEY (space, key)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS row_expires ON row (expires) WHERE expires IS NOT NULL;
 CREATE TABLE IF NOT EXISTS revision (one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER);
 INSERT OR IGNORE INTO revision VALUES (1, 0);
 """
 BUSY_SECONDS = 30.0  # another process may hold the write lock this long before we give up
 _ENTRY = "position, id, stream, type, version, leaf, meta, public, sealed"
 _ROWS_AT_ONCE = 128  # rows of one statement; more are no faster, and ten columns stay far below SQLite's own limit
+_SWEEP_SECONDS = 60.0  # between two sweeps of expired rows, and how long they stay at least
 _IDLE = 8  # reading connections kept open
 _CHUNK = 500  # bound variables per query; SQLite's own limit is far higher
 
@@ -94,6 +96,7 @@ class SqliteStore:
         self._lock = threading.Lock()  # guards _writer
         self._idle: deque[sqlite3.Connection] = deque()  # readers nobody uses; taken and put atomically
         self._closed = False
+        self._swept = 0.0  # when expired rows were deleted last, Unix seconds; guarded by _lock
         with _mapped():
             try:
                 if not readonly:
@@ -147,6 +150,7 @@ class SqliteStore:
                     self._append(write.append)
                 for row in sorted(write.rows, key=lambda row: (row.space, row.key)):
                     self._row(row)
+                self._sweep()
                 number: int = self._writer.execute(
                     "UPDATE revision SET number = number + 1 RETURNING number"
                 ).fetchall()[0][0]
@@ -179,6 +183,13 @@ class SqliteStore:
             part = rows[at : at + many]
             self._writer.execute(statement + _values(len(part[0]), many), [value for row in part for value in row])
             at += many
+
+    def _sweep(self) -> None:
+        """Now and then delete the rows that expired long ago; they are as good as absent already."""
+        now = self._now()
+        if now >= self._swept + _SWEEP_SECONDS:
+            self._writer.execute("DELETE FROM row WHERE expires <= ?", (now - _SWEEP_SECONDS,))
+            self._swept = now
 
     def _row(self, row: Put | Delete) -> None:
         found = _row(self._writer, row.space, row.key, self._now())

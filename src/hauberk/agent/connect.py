@@ -152,6 +152,6 @@ def _records(forwarder: Forwarder) -> Mapping[str, object]:
     return {
         "spooled_batches": forwarder.depth(),
         "spool_age": round(forwarder.age(), 3),
-        "refused_batches": forwarder.refused,
+        "refused_events": forwarder.refused,
         "unrecorded": forwarder.unrecorded,
     }

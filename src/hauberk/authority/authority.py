@@ -211,10 +211,11 @@ class Authority:
         """Return a short-lived join token for a process the kernel vouches for, to be handed to what it becomes.
 
         Raises:
-            IdentityError: HBK-207 not attested, HBK-205 no entry.
+            IdentityError: HBK-207 not attested, HBK-205 no entry, HBK-206 revoked.
         """
         with self._refusals("attest", f"uid:{peer.uid}"):
             entry = choose(self.registry.entries(), self._attestor.attest(peer), name)
+            self.revocations.refuse(str(entry.spiffe_id), "")
             return self._token(entry.name, HANDOVER_SECONDS, f"uid:{peer.uid}")
 
     def renew(self, peer: SvidInfo, csr: bytes) -> Grant:

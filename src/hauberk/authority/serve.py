@@ -18,7 +18,7 @@ from hauberk.authority.authority import ACCOUNT, NAMESPACE, Authority
 from hauberk.core.call import Workload
 from hauberk.core.clock import SYSTEM_CLOCK
 from hauberk.core.config import Config
-from hauberk.errors import HauberkError
+from hauberk.errors import ConfigError, HauberkError
 from hauberk.identity.source import SvidSource, renew_at
 from hauberk.integrations.asgi import protect
 from hauberk.integrations.uvicorn import Server
@@ -29,6 +29,7 @@ from hauberk.runtime import Runtime
 from hauberk.transport.connection import vouched_for
 from hauberk.transport.contexts import server_context
 
+_WILDCARDS = frozenset({"", "*", "0.0.0.0", "::", "[::]"})  # noqa: S104  # what is refused
 RECORDS_FACTOR = 4  # a batch of records may be this many times the limit of other bodies
 _LOOK = 1.0  # seconds between two looks at the own identity and at open connections
 
@@ -105,11 +106,23 @@ class _Upkeep:
                 await asyncio.to_thread(self.look)
 
 
-def _facts(authority: Authority, port: int) -> Mapping[str, object]:
+def _advertised(config: Config) -> str:
+    """Return the host that services are told, in the form it has in a URL.
+
+    Raises:
+        ConfigError: HBK-901 it is a wildcard: nobody else could connect to that.
+    """
+    host = config.authority.advertise or config.authority.host
+    if host in _WILDCARDS:
+        raise ConfigError("HBK-901", "a wildcard is no address to connect to: set authority.advertise", host=host)
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def _facts(authority: Authority) -> Mapping[str, object]:
     state, config = authority.state, authority.config
     return {
         "trust_domain": config.trust_domain,
-        "address": f"{config.authority.host}:{port}",
+        "address": authority.address,
         "root": authority.roots.signer,
         "workload_socket": str(state.path / "workload.sock"),
         "admin_socket": str(state.private / "admin.sock"),
@@ -126,6 +139,7 @@ async def run(authority: Authority, on_ready: Callable[[Mapping[str, object]], N
         on_ready: told the facts once every listener accepts connections.
         stop: ends it.
     """
+    advertised = _advertised(authority.config)
     source = await asyncio.to_thread(authority.own_source)
     runtime = _runtime(authority, source)
     tls = server_context(
@@ -149,11 +163,11 @@ async def run(authority: Authority, on_ready: Callable[[Mapping[str, object]], N
         stack.callback(authority.publisher.listen(upkeep.follow))
         upkeep.follow()
         await stack.enter_async_context(mesh)
-        authority.address = f"{config.authority.host}:{mesh.port}"
+        authority.address = f"{advertised}:{mesh.port}"
         # The admin socket comes last: who can ask it for the status finds everything else ready.
         sockets = [(workload_app(authority), state.path / "workload.sock", 0o666)]
         sockets.append((admin_app(authority), state.private / "admin.sock", 0o600))
-        facts = _facts(authority, mesh.port)
+        facts = _facts(authority)
         state.publish("authority.json", json.dumps({**facts, "admin_socket": None}).encode())
         for app, path, mode in sockets:
             await stack.enter_async_context(Server(app, uds=path, uds_mode=mode, drain_seconds=1.0))

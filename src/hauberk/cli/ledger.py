@@ -12,7 +12,7 @@ from hauberk.cli._authority import directory_option, fetch, settings
 from hauberk.cli._output import Exit, emit, json_option, note
 from hauberk.errors import RecordsError, Tampered
 from hauberk.records.verify import verify_store
-from hauberk.records.view import entry_line
+from hauberk.records.view import entry_line, printable
 
 
 @click.group()
@@ -87,7 +87,7 @@ def show(position: int | None, incident: str | None, directory: Path | None, as_
     if not found or (position is not None and found[0]["position"] != position):
         note("error: no such entry")
         raise SystemExit(Exit.FINDING)
-    lines = [f"{key:<10} {value}" for key, value in found[0].items()]
+    lines = [f"{key:<10} {printable(value)}" for key, value in found[0].items()]
     emit(found[0], as_json=as_json, text="\n".join(lines))
 
 

@@ -15,15 +15,24 @@ from hauberk.core.config import load
 @directory_option
 @click.option("--trust-domain", default=None, help="SPIFFE trust domain (default: example.org).")
 @click.option("--host", default=None, help="Address to listen on (default: 127.0.0.1).")
+@click.option("--advertise", default=None, help="Host that services are told (default: --host).")
 @click.option("--port", type=int, default=None, help="TCP port, 0 for a free one (default: 8440).")
 @json_option
-def up(directory: Path | None, trust_domain: str | None, host: str | None, port: int | None, as_json: bool) -> None:  # noqa: FBT001  # click's flag
+def up(  # noqa: PLR0917  # click passes one argument per option
+    directory: Path | None,
+    trust_domain: str | None,
+    host: str | None,
+    advertise: str | None,
+    port: int | None,
+    as_json: bool,  # noqa: FBT001  # click's flag
+) -> None:
     """Run the authority of a trust domain until Ctrl-C. The first start makes its keys, later ones resume."""
     config = load(
         arguments={
             "directory": None if directory is None else str(directory),
             "trust_domain": trust_domain,
             "authority.host": host,
+            "authority.advertise": advertise,
             "authority.port": port,
         }
     )

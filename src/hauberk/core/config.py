@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, cast, get_origin, get_type_hints
+from typing import Annotated, Literal, cast, get_origin, get_type_hints
 
 import msgspec
 
@@ -105,6 +105,7 @@ class AuthorityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     Args:
         host: address to listen on; loopback unless told otherwise.
         port: TCP port, 0 for a free one.
+        advertise: host that tokens and grants name; empty means `host`, which then must not be a wildcard.
         svid_seconds: lifetime of an X.509-SVID, in seconds; one hour as in SPIRE and Istio.
         token_seconds: lifetime of a join token, in seconds.
         keys: where the key-encryption key is: `file:DIRECTORY` or `env:PREFIX`; empty means the state directory.
@@ -112,6 +113,7 @@ class AuthorityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     host: str = "127.0.0.1"
     port: Port = 8_440
+    advertise: str = ""
     svid_seconds: Seconds = 3_600.0
     token_seconds: Seconds = 600.0
     keys: str = ""
@@ -123,8 +125,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     Args:
         trust_domain: SPIFFE trust domain.
         directory: state directory.
-        store: `sqlite:PATH`; empty means `hauberk.db` in the state directory.
-        bus: `local:`.
+        store: `sqlite:` is `hauberk.db` in the state directory; this release has no other engine.
+        bus: `local:` is within the process; this release has no other.
         service: who this process is.
         policy: where rules come from.
         limits: bounds of one request.
@@ -137,8 +139,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     trust_domain: str = "example.org"
     directory: str = ".hauberk"
-    store: str = ""
-    bus: str = "local:"
+    store: Literal["sqlite:"] = "sqlite:"
+    bus: Literal["local:"] = "local:"
     service: ServiceConfig = ServiceConfig()
     policy: PolicyConfig = PolicyConfig()
     limits: Limits = Limits()

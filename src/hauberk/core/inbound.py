@@ -24,6 +24,7 @@ class Inbound(msgspec.Struct, gc=False):  # one a request, never part of a cycle
         destination_ip: local address of the connection.
         port: local port of the connection.
         time: Unix seconds.
+        sni: the server name of the TLS handshake.
         body: a body of unknown length follows; said by the canonical guard.
         call: made by the canonical guard.
     """
@@ -40,5 +41,6 @@ class Inbound(msgspec.Struct, gc=False):  # one a request, never part of a cycle
     destination_ip: str = ""
     port: int = 0
     time: float = 0.0
+    sni: str = ""
     body: bool = True
     call: Call | None = None

@@ -5,6 +5,7 @@ harmless clients send them too. Names with an underscore are dropped as well: CG
 and `X-Forwarded-For` as one.
 """
 
+import ipaddress
 from collections.abc import Sequence
 
 # What gateways, load balancers and single sign-on proxies set, and applications and frameworks believe.
@@ -71,3 +72,19 @@ def drop_claims(headers: Fields) -> Fields:
         if is_claim(name):
             return [field for field in headers if not is_claim(field[0])]
     return headers
+
+
+def forwarded_for(headers: Fields) -> str | None:
+    """Return the client's address as the nearest hop reports it: the last one in `X-Forwarded-For`, if it is one.
+
+    What stands before it was said by hops further away, or by the client itself.
+
+    Args:
+        headers: from a trusted hop.
+    """
+    told = [value for name, value in headers if name == b"x-forwarded-for"]
+    last = b",".join(told).rpartition(b",")[2].strip().decode("latin-1")
+    try:
+        return str(ipaddress.ip_address(last))
+    except ValueError:
+        return None

@@ -1,12 +1,14 @@
 """The canonical guard: turns bytes that came in into a call that has one meaning, or refuses them."""
 
+from msgspec.structs import replace
+
 from hauberk.core.call import Call, Headers, Workload
 from hauberk.core.decision import Decision, Layer, Verdict
 from hauberk.core.inbound import Inbound
 from hauberk.core.limits import Limits
 from hauberk.core.principal import Kind
 from hauberk.edge.canonical import canonical_path
-from hauberk.edge.forwarded import drop_claims
+from hauberk.edge.forwarded import drop_claims, forwarded_for
 from hauberk.edge.framing import check_framing, check_method
 from hauberk.errors import EdgeError
 
@@ -40,8 +42,11 @@ class CanonicalRequest:
             head = check_framing(inbound.headers, self._limits, http_version=inbound.http_version)
         except EdgeError as refused:
             return Decision(Verdict.DENY, Layer.EDGE, refused.code, reason=refused.detail)
-        if head.claims and not (peer.kind is Kind.WORKLOAD and peer.id in self._trusted):
-            inbound.headers = drop_claims(inbound.headers)
+        if head.claims:
+            if peer.kind is Kind.WORKLOAD and peer.id in self._trusted:
+                inbound.address = replace(inbound.address, forwarded=forwarded_for(inbound.headers))
+            else:
+                inbound.headers = drop_claims(inbound.headers)
         inbound.body = head.body and head.length is None
         inbound.call = Call(
             peer=peer,
@@ -53,6 +58,7 @@ class CanonicalRequest:
             target=self._target,
             address=inbound.address,
             destination_ip=inbound.destination_ip,
+            sni=inbound.sni,
             time=inbound.time,
         )
         return None

@@ -173,6 +173,7 @@ def inbound_of(scope: Scope, extension: MutableMapping[str, Any] = _NO_EXTENSION
         destination_ip,
         port,
         time.time(),
+        extension.get("sni", ""),
     )
 
 

@@ -1,10 +1,10 @@
 """uvicorn's HTTP/1.1 protocol, with who is calling in the ASGI scope and a limit on what comes before that matters.
 
 `scope["extensions"]["hauberk"]` holds `peer` (Principal), `tls` (ConnectionInfo or None), `local` (PeerCredentials or
-None), `connection` (Connection) and `ends` (both addresses), made once per connection. What never becomes a request
-(malformed bytes, a head beyond its limit or its time) is answered here, as RFC 9457 problem, because no ASGI
-application ever sees it. Trailer fields (RFC 9112 section 7.1.2) are dropped: uvicorn would append them to the headers
-the application is reading already.
+None), `connection` (Connection), `ends` (both addresses) and `sni` (the server name asked for), made once per
+connection. What never becomes a request (malformed bytes, a head beyond its limit or its time) is answered here, as
+RFC 9457 problem, because no ASGI application ever sees it. Trailer fields (RFC 9112 section 7.1.2) are dropped:
+uvicorn would append them to the headers the application is reading already.
 """
 
 import asyncio
@@ -122,6 +122,7 @@ class HauberkProtocol(HttpToolsProtocol):
             "local": local,
             "connection": self.connection,
             "ends": _ends(self),
+            "sni": "" if info is None else info.sni,
         }
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -67,7 +67,12 @@ class PolicySet:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 hex of the content: documents in canonical form, and what they are resolved against."""
+        """SHA-256 hex of the content: documents in canonical form, and what they are resolved against.
+
+        How a document is written (its file, comments, API version, order of fields, defaults spelled out) does not
+        count. The order of the documents does: the first of two PeerAuthentications of one scope wins, and the first of
+        two rules that match is the one a decision names, so that an equal digest means equal decisions, rule and all.
+        """
         content = [
             [to_data(document) for document in self.documents],
             self.root_namespace,

@@ -32,12 +32,14 @@ class ConnectionInfo(msgspec.Struct, frozen=True):
         group: the key exchange group, such as `X25519MLKEM768`; None where the stack cannot tell, which is every
             Python before 3.15.
         peer: the peer's verified SVID, or None when it presented none.
+        sni: the server name the caller asked for (RFC 6066 section 3), empty when it named none.
     """
 
     version: str
     cipher: str
     group: str | None
     peer: SvidInfo | None
+    sni: str = ""
 
 
 def connection_info(tls: ssl.SSLObject | ssl.SSLSocket) -> ConnectionInfo:
@@ -48,7 +50,13 @@ def connection_info(tls: ssl.SSLObject | ssl.SSLSocket) -> ConnectionInfo:
     """
     cipher = tls.cipher()
     group: Callable[[], str | None] = getattr(tls, "group", _unknown)
-    return ConnectionInfo(tls.version() or "", cipher[0] if cipher else "", group(), getattr(tls, "peer_svid", None))
+    return ConnectionInfo(
+        tls.version() or "",
+        cipher[0] if cipher else "",
+        group(),
+        getattr(tls, "peer_svid", None),
+        getattr(tls, "server_name", ""),
+    )
 
 
 def _unknown() -> None:

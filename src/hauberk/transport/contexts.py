@@ -166,6 +166,7 @@ def server_context(
         context.verify_mode = mode
         context.check = _checker(identity, admit, clock)
         context.on_failure = on_failure
+        context.sni_callback = _note_name
         return context
 
     return RotatingContext(ssl.PROTOCOL_TLS_SERVER, source, build)
@@ -227,6 +228,12 @@ def bootstrap_context(root_fingerprint: str, expect: SpiffeId, *, clock: Clock =
     context.verify_mode = ssl.CERT_NONE  # OpenSSL has no root to verify with; `check` verifies everything
     context.check = check
     return context
+
+
+def _note_name(tls: ssl.SSLObject | ssl.SSLSocket, name: str | None, _context: ssl.SSLContext) -> None:
+    """Keep the server name a caller asked for; nothing is decided by it here."""
+    if name and isinstance(tls, VerifiedObject | VerifiedSocket):
+        tls.server_name = name.lower()
 
 
 class _Context(ssl.SSLContext):

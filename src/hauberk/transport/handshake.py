@@ -57,6 +57,7 @@ class VerifiedObject(ssl.SSLObject):
     """TLS over memory buffers whose peer is verified; `peer_svid` is its SVID, or None when it sent none."""
 
     peer_svid: SvidInfo | None = None
+    server_name = ""  # what the caller asked for
 
     def do_handshake(self) -> None:
         """Shake hands, then verify the peer."""
@@ -68,6 +69,7 @@ class VerifiedSocket(ssl.SSLSocket):
     """TLS over a socket whose peer is verified; `peer_svid` is its SVID, or None when it sent none."""
 
     peer_svid: SvidInfo | None = None
+    server_name = ""  # what the caller asked for
 
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002  # the standard library's signature
         """Shake hands, then verify the peer."""
