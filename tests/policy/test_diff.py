@@ -189,3 +189,19 @@ def test_a_large_set_with_one_change_is_compared_quickly_and_names_it() -> None:
     assert {(it.path, it.before, it.after) for it in told} == {("/p7", "allow", "deny"), ("/q7", "deny", "allow")}
     assert {it.peer for it in told} == {"spiffe://example.org/ns/n/sa/s7"}
     assert Verdict.ALLOW.value in {it.after for it in told}
+
+
+def test_mutual_tls_that_is_asked_for_less_is_told_with_its_port() -> None:
+    def mode(text: str) -> PolicySet:
+        head = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n"
+        return PolicySet.default().with_documents(parse_documents(head + text, file="t.yaml"))
+
+    strict = mode("metadata: {name: a, namespace: shop}\nspec: {selector: {matchLabels: {app: x}}}")
+    open_port = mode(
+        "metadata: {name: a, namespace: shop}\n"
+        "spec: {selector: {matchLabels: {app: x}}, portLevelMtls: {8080: {mode: PERMISSIVE}}}"
+    )
+    found = diff(strict, open_port)
+    assert found.modes == ("shop/x port 8080: STRICT -> PERMISSIVE",)
+    assert found.changed == ("PeerAuthentication shop/a",)
+    assert diff(strict, strict).modes == ()

@@ -59,7 +59,6 @@ OLD = "spiffe://old.org/ns/prod/sa/a"
 HALF_HTTP = Rule(operations=(Operation(ports=("80",)), Operation(methods=("GET",))))
 
 
-@pytest.mark.xfail(strict=True, reason="trustDomains without aliases; a namespace with a slash is not indexed")
 @many
 @given(st.lists(universe.policies(), max_size=3), universe.calls(tcp=False))
 @example(only(Rule((Source(namespaces=("prod/sa",)),))), [caller(A)])
@@ -71,7 +70,6 @@ def test_the_index_and_a_naive_reading_agree_on_http(
     agree(documents, some_calls)
 
 
-@pytest.mark.xfail(strict=True, reason="an ALLOW rule that looks at HTTP in one part lives on in its others on TCP")
 @many
 @given(st.lists(universe.policies(), max_size=3), universe.calls(tcp=True))
 @example(only(HALF_HTTP), [caller(A, "")])
@@ -87,7 +85,6 @@ ROOT_WITH_SELECTOR = PeerAuthentication(
 )
 
 
-@pytest.mark.xfail(strict=True, reason="a selector in the root namespace is applied to workloads there")
 @settings(max_examples=150, deadline=None)
 @given(st.lists(universe.peer_authentications(), max_size=6), st.sampled_from([80, 443, 8080]), st.booleans())
 @example([ROOT_WITH_SELECTOR], 80, True)

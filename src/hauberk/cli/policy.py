@@ -155,18 +155,25 @@ def who_can(files: tuple[Path, ...], trust_domain: str, as_json: bool, **options
 @_domain_option
 @json_option
 def diff(old: Path, new: Path, trust_domain: str, as_json: bool) -> None:  # noqa: FBT001  # click's flag
-    """Show which documents change and which calls get another verdict. Exit status 1 when any does."""
+    """Show which documents change, and which calls get another verdict or need mutual TLS otherwise.
+
+    Exit status 1 when any call does.
+    """
     found = compare(_set([old], trust_domain), _set([new], trust_domain))
     lines = [
         *(f"+ {name}" for name in found.added),
         *(f"- {name}" for name in found.removed),
         *(f"~ {name}" for name in found.changed),
-        *(f"  {it.before} -> {it.after}  {it.peer} {it.method} {it.path} -> {it.target}" for it in found.verdicts),
+        *(f"  mutual TLS of {line}" for line in found.modes),
+        *(
+            f"  {it.before} -> {it.after}  {it.peer} {it.method} {it.path} -> {it.target} {it.detail}".rstrip()
+            for it in found.verdicts
+        ),
     ]
     emit(found, as_json=as_json, text="\n".join(lines))
     if not found.complete:
-        note("too many calls to compare all of them")
-    if found.verdicts:
+        note("not every call was compared: there are too many, or conditions on claims")
+    if found.verdicts or found.modes:
         raise SystemExit(Exit.FINDING)
 
 

@@ -4,7 +4,7 @@ A rule is (OR sources) AND (OR operations) AND (AND conditions). It becomes one 
 operation; a clause is a plain conjunction of tests. Everything later (index, explanation, who-can) works on clauses.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import IntEnum
 
 from hauberk.core.call import Call
@@ -96,12 +96,15 @@ class Clause:
         """Tell whether every test holds."""
         return all(test.match(call) for test in self.tests)
 
-    def for_tcp(self) -> "Clause | None":
-        """Return this clause on a connection without HTTP, or None when it disappears there."""
-        if not any(test.http for test in self.tests):
+    @property
+    def needs_http(self) -> bool:
+        """Whether a test looks at the request."""
+        return any(test.http for test in self.tests)
+
+    def for_tcp(self) -> "Clause":
+        """Return this clause without what a connection without HTTP cannot know."""
+        if not self.needs_http:
             return self
-        if self.policy.action is Action.ALLOW:
-            return None
         kept: Clause = Clause.__new__(Clause)
         for slot in Clause.__slots__:
             setattr(kept, slot, getattr(self, slot))
@@ -110,6 +113,17 @@ class Clause:
 
     def __repr__(self) -> str:
         return f"Clause({self.rule}, {list(self.tests)})"
+
+
+def without_http(clauses: Iterable[Clause]) -> list[Clause]:
+    """Return clauses as they are on a connection without HTTP.
+
+    There an ALLOW rule that looks at HTTP anywhere disappears whole, the clauses that do not included (narrower, as
+    in Istio); DENY and AUDIT rules go on without that look (wider).
+    """
+    known = tuple(clauses)
+    gone = {clause.rule for clause in known if clause.policy.action is Action.ALLOW and clause.needs_http}
+    return [clause.for_tcp() for clause in known if clause.rule not in gone]
 
 
 class Names:
@@ -190,7 +204,8 @@ def _id_matcher(kind: str, values: tuple[str, ...], policy: AuthorizationPolicy,
         return matchers.any_of([matchers.namespace(value) for value in values])
     if kind == "service_accounts":
         return matchers.any_of([matchers.service_account(value, policy.namespace) for value in values])
-    return matchers.any_of([matchers.trust_domain(value) for value in values])
+    spelled = [one for value in values for one in (names.domains if value in names.domains else (value,))]
+    return matchers.any_of([matchers.trust_domain(value) for value in spelled])
 
 
 def _peer_test(  # what a test is made of

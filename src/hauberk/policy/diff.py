@@ -12,7 +12,7 @@ import msgspec
 from hauberk.core.call import Call, Workload
 from hauberk.policy._universe import Universe
 from hauberk.policy.engine import Engine
-from hauberk.policy.model import to_data
+from hauberk.policy.model import PeerAuthentication, to_data
 from hauberk.policy.set import PolicySet
 
 MAX_CALLS = 200_000  # compared; beyond it the report says so
@@ -45,6 +45,7 @@ class Difference(msgspec.Struct, frozen=True):
         changed: documents in both, with another content.
         verdicts: calls whose verdict changes.
         complete: False when not everything was compared: more calls than `MAX_CALLS`, conditions on claims.
+        modes: where mutual TLS is asked for in another way, `TARGET [port N]: STRICT -> PERMISSIVE`.
     """
 
     added: tuple[str, ...]
@@ -52,6 +53,7 @@ class Difference(msgspec.Struct, frozen=True):
     changed: tuple[str, ...]
     verdicts: tuple[Change, ...]
     complete: bool = True
+    modes: tuple[str, ...] = ()
 
 
 def diff(old: PolicySet, new: PolicySet, targets: Sequence[Workload] = ()) -> Difference:
@@ -66,9 +68,11 @@ def diff(old: PolicySet, new: PolicySet, targets: Sequence[Workload] = ()) -> Di
     after = {f"{it.kind} {it.namespace}/{it.name}": to_data(it) for it in new.documents}
     found, complete = (list(targets), True) if targets else _targets((old, new))
     verdicts: list[Change] = []
+    modes: list[str] = []
     left = MAX_CALLS
     for target in found:
         engines = Engine(old, target), Engine(new, target)
+        modes.extend(_compare_modes(engines, target))
         universe = Universe(*engines)
         for call in islice(universe.calls(target), left + 1):
             left -= 1
@@ -81,6 +85,7 @@ def diff(old: PolicySet, new: PolicySet, targets: Sequence[Workload] = ()) -> Di
         tuple(sorted(key for key in before.keys() & after.keys() if before[key] != after[key])),
         tuple(verdicts),
         complete,
+        tuple(modes),
     )
 
 
@@ -120,6 +125,14 @@ def _compare(engines: tuple[Engine, Engine], call: Call) -> Iterator[Change]:
     if before != after:
         target = f"{call.target.namespace}/{call.target.account}"
         yield Change(target, call.peer.id or "anonymous", call.method, call.path, before, after, _detail(call))
+
+
+def _compare_modes(engines: tuple[Engine, Engine], target: Workload) -> Iterator[str]:
+    documents = [it for engine in engines for it in engine.policies.documents if isinstance(it, PeerAuthentication)]
+    for port in (0, *sorted({port for document in documents for port in document.ports})):
+        before, after = (engine.mtls_mode(port) for engine in engines)
+        if before != after:
+            yield f"{target.namespace}/{target.account}{f' port {port}' if port else ''}: {before} -> {after}"
 
 
 def _detail(call: Call) -> str:

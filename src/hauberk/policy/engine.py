@@ -9,7 +9,7 @@ from functools import cached_property
 
 from hauberk.core.call import Call, Workload
 from hauberk.core.decision import Basis, Decision, Layer, Verdict
-from hauberk.policy.clause import Clause, Group, Names, clauses_of
+from hauberk.policy.clause import Clause, Group, Names, clauses_of, without_http
 from hauberk.policy.index import View, Views
 from hauberk.policy.model import Action, AuthorizationPolicy, PeerAuthentication, selects
 from hauberk.policy.set import PolicySet
@@ -65,7 +65,7 @@ class Engine:
     @cached_property
     def _tcp_views(self) -> Views:
         """The clauses as they are on a connection without HTTP; made when the first such call comes."""
-        return _views([kept for clause in self.clauses if (kept := clause.for_tcp()) is not None])
+        return _views(without_http(self.clauses))
 
     @staticmethod
     def _told(decision: Decision, view: View, call: Call) -> Decision:
@@ -113,7 +113,8 @@ class _Modes:
     def __init__(self, policies: PolicySet, target: Workload) -> None:
         found = [it for it in policies.documents if isinstance(it, PeerAuthentication)]
         plain = [it for it in found if not it.selector]
-        own = [it for it in found if it.selector and it.namespace == target.namespace]
+        # In the root namespace a selector makes a document that applies to nobody, not even to workloads there.
+        own = [it for it in found if it.selector and it.namespace == target.namespace != policies.root_namespace]
         scopes = (
             [it for it in plain if it.namespace == policies.root_namespace],
             [it for it in plain if it.namespace == target.namespace],

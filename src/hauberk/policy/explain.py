@@ -6,7 +6,7 @@ import msgspec
 
 from hauberk.core.call import Call
 from hauberk.core.decision import Decision, Verdict
-from hauberk.policy.clause import Clause, Group, Test
+from hauberk.policy.clause import Clause, Group, Test, without_http
 from hauberk.policy.engine import Engine
 
 
@@ -85,7 +85,7 @@ def clauses_for(engine: Engine, call: Call) -> list[Clause]:
     """Return the clauses that count for a call: all of them, or what is left of them on a connection without HTTP."""
     if call.method:
         return list(engine.clauses)
-    return [kept for clause in engine.clauses if (kept := clause.for_tcp()) is not None]
+    return without_http(engine.clauses)
 
 
 def looks_at(test: Test) -> str:

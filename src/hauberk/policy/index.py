@@ -90,7 +90,10 @@ class Table:
     def find(self, method: str, path: str, call: Call) -> Clause | None:
         """Return a clause that matches, or None. The lowest one, so that reports are stable."""
         mask = self._exact.get(path, self._any_path)
+        size = len(path)
         for length, table in self._prefixes:
+            if length > size:
+                break
             if (found := table.get(path[:length])) is not None:
                 mask |= found
         for length, table in self._suffixes:
@@ -151,7 +154,8 @@ class PeerIndex:
                     self._exact.setdefault(value, []).append(at)
                 return
         for test in on_id:
-            if test.field == _NAMESPACES and not any("*" in value for value in test.values):
+            # A slash in the value reaches over more than one segment of the id.
+            if test.field == _NAMESPACES and not any("*" in value or "/" in value for value in test.values):
                 for value in test.values:
                     self._namespaces.setdefault(value, []).append(at)
                 return
