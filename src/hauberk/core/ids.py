@@ -2,13 +2,38 @@
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 
 _VERSION_BITS = (0x7 << 76) | (0x2 << 62)  # version 7, variant 2
 _RANDOM_BITS = (1 << 80) - 1 & ~((0xF << 76) | (0x3 << 62))
 
 
-def uuid7(*, now_ns: int | None = None, random: Callable[[int], bytes] = os.urandom) -> bytes:
+_POOLED = 256  # ids' worth of randomness fetched at once
+_ID_BYTES = 10
+_pool: deque[bytes] = deque()  # each part is handed out once; popping is atomic
+
+
+def _fetch_once(size: int) -> bytes:
+    """Return operating system randomness from a small pool.
+
+    `os.urandom` lets go of the interpreter lock; once an event, beside a busy event loop, that costs far more than the
+    randomness. A forked child starts with an empty pool.
+    """
+    if size != _ID_BYTES:
+        return os.urandom(size)
+    while True:
+        try:
+            return _pool.pop()
+        except IndexError:
+            fresh = os.urandom(_ID_BYTES * _POOLED)
+            _pool.extend(fresh[at : at + _ID_BYTES] for at in range(0, len(fresh), _ID_BYTES))
+
+
+os.register_at_fork(after_in_child=_pool.clear)
+
+
+def uuid7(*, now_ns: int | None = None, random: Callable[[int], bytes] = _fetch_once) -> bytes:
     """Return 16 bytes that sort by time and whose 74 random bits nobody guesses.
 
     Args:

@@ -25,6 +25,7 @@ class Inbound(msgspec.Struct, gc=False):  # one a request, never part of a cycle
         port: local port of the connection.
         time: Unix seconds.
         sni: the server name of the TLS handshake.
+        dropped: some of `headers` were taken out.
         body: a body of unknown length follows; said by the canonical guard.
         call: made by the canonical guard.
     """
@@ -42,5 +43,6 @@ class Inbound(msgspec.Struct, gc=False):  # one a request, never part of a cycle
     port: int = 0
     time: float = 0.0
     sni: str = ""
+    dropped: bool = False
     body: bool = True
     call: Call | None = None

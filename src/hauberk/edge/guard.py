@@ -47,6 +47,7 @@ class CanonicalRequest:
                 inbound.address = replace(inbound.address, forwarded=forwarded_for(inbound.headers))
             else:
                 inbound.headers = drop_claims(inbound.headers)
+                inbound.dropped = True
         inbound.body = head.body and head.length is None
         inbound.call = Call(
             peer=peer,

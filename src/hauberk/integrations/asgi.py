@@ -9,7 +9,7 @@ import asyncio
 import atexit
 import time
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import msgspec
@@ -34,6 +34,7 @@ MAX_CAUSE = 2000  # characters of a traceback in the record
 POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
 INTERNAL = 1011  # RFC 6455 section 7.4.1, as registered with IANA
 _WEBSOCKET_STARTS = frozenset({"websocket.accept", "websocket.http.response.start"})
+_JUDGED = frozenset({"http", "websocket"})
 _NOBODY = ("", 0)
 _FAILURES = frozenset({"HBK-406", "HBK-703", "HBK-704", "HBK-706"})  # ours, not the caller's
 _ENDING = frozenset(
@@ -60,32 +61,27 @@ class _Allowed(msgspec.Struct, frozen=True, gc=False):
 
     Args:
         moment: `Runtime.moment` before the guards ran.
-        headers: as received, before any were dropped.
+        head: what `_head_of` gave for it, before any header was dropped.
         inbound: the request after the guards.
         decision: the answer.
     """
 
     moment: object
-    headers: Sequence[tuple[bytes, bytes]]
+    head: tuple[object, ...]
     inbound: Inbound
     decision: Decision
 
-    def still_holds(self, moment: object, extension: MutableMapping[str, Any]) -> bool:
-        """Tell whether what the answer depended on besides the request is as it was."""
-        return self.moment is moment and not extension["connection"].closing
 
-    def equals(self, scope: Scope) -> bool:
-        """Tell whether the head of this request is the same, byte for byte."""
-        inbound = self.inbound
-        return bool(
-            inbound.raw_path == scope.get("raw_path")
-            and inbound.path == scope["path"]
-            and inbound.query == scope.get("query_string", b"")
-            and inbound.method == scope.get("method")
-            and self.headers == tuple(scope["headers"])
-            and inbound.http_version == scope.get("http_version", "1.1")
-            and scope["type"] == "http"
-        )
+def _head_of(scope: Scope) -> tuple[object, ...]:
+    """Everything of a request that guards look at, byte for byte; two requests with equal heads are equal to them."""
+    return (
+        scope["method"],
+        scope["path"],
+        scope["raw_path"],
+        scope["query_string"],
+        scope["http_version"],
+        tuple(scope["headers"]),
+    )
 
 
 class Protected:
@@ -102,21 +98,27 @@ class Protected:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, one WebSocket, or the lifespan."""
-        if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
-            return
-        if scope["type"] not in {"http", "websocket"}:
+        kind = scope["type"]
+        if kind not in _JUDGED:
+            if kind == "lifespan":
+                await self.app(scope, receive, send)
             return
         extension = (scope.get("extensions") or _NO_EXTENSION).get("hauberk") or _NO_EXTENSION
         inbound, decision = self._decide(scope, extension)
         if decision.verdict is Verdict.ALLOW and inbound.call is not None:
             waiting = self.runtime.record_allow(inbound.call, decision, time.time())
             if waiting is None or await self._recorded(waiting, scope, send):
-                scope["headers"] = list(inbound.headers)  # a copy: applications may change theirs
-                exchange = _Exchange(self.runtime, inbound, receive, send)
+                if inbound.dropped:
+                    scope["headers"] = list(inbound.headers)  # a copy: applications may change theirs
+                exchange = _Exchange(self.runtime, inbound, scope, receive, send)
                 # Our own server times bodies, and a body of known length cannot grow: then there is nothing to watch.
                 watched = inbound.body or extension is _NO_EXTENSION
-                await exchange.run(self.app, scope, exchange.receive if watched else receive)
+                try:
+                    await self.app(scope, exchange.receive if watched else receive, exchange.send)
+                except BaseException as error:  # noqa: BLE001  # the boundary: nothing an application raises may reach a caller
+                    exchange.raised(error)
+                if exchange.unsettled:
+                    await exchange.settle()
             return
         incident = incident_id()
         if await self._recorded(self.runtime.record_denial(inbound, decision, incident), scope, send):
@@ -129,15 +131,23 @@ class Protected:
         while neither that nor the connection's own state has changed, an equal head gets an equal answer.
         """
         runtime = self.runtime
+        if extension is _NO_EXTENSION or scope["type"] != "http":
+            inbound = inbound_of(scope, extension)
+            return inbound, runtime.check(inbound)
+        head = _head_of(scope)
         last: _Allowed | None = extension.get("last")
-        if last is not None and last.still_holds(runtime.moment, extension) and last.equals(scope):
+        if (
+            last is not None
+            and last.moment is runtime.moment
+            and last.head == head
+            and not extension["connection"].closing
+        ):
             return last.inbound, last.decision
         moment = runtime.moment  # read before the guards run: whatever changes meanwhile makes it another
         inbound = inbound_of(scope, extension)
-        headers = inbound.headers
         decision = runtime.check(inbound)
-        if extension is not _NO_EXTENSION and decision.verdict is Verdict.ALLOW and scope["type"] == "http":
-            extension["last"] = _Allowed(moment, headers, inbound, decision)
+        if decision.verdict is Verdict.ALLOW:
+            extension["last"] = _Allowed(moment, head, inbound, decision)
         return inbound, decision
 
     async def _recorded(self, receipt: Any, scope: Scope, send: Send) -> bool:  # noqa: ANN401  # a Future of anything
@@ -201,51 +211,37 @@ async def _nothing() -> None:
 class _Exchange:
     """One request on its way through the application: its body is bounded, its failure contained."""
 
-    __slots__ = (
-        "_bytes",
-        "_deadline",
-        "_denied",
-        "_held",
-        "_inbound",
-        "_more",
-        "_receive",
-        "_refused",
-        "_runtime",
-        "_scope",
-        "_send",
-        "_started",
-    )
+    # What most requests never change stands here once, not in each of them.
+    unsettled = False  # the answer is ours to give, now that the application has returned; nothing of its own goes out
+    _bytes = 0
+    _more = True
+    _started = False
+    _deadline = 0.0
+    _refused = ""
+    _denied: Denied | None = None
+    _cause = "the application answered 500"
 
-    def __init__(self, runtime: Runtime, inbound: Inbound, receive: Receive, send: Send) -> None:
+    def __init__(self, runtime: Runtime, inbound: Inbound, scope: Scope, receive: Receive, send: Send) -> None:
         self._runtime = runtime
         self._inbound = inbound
+        self._scope = scope
         self._receive = receive
         self._send = send
-        self._bytes = 0
-        self._more = True
-        self._started = False
-        self._held = False  # a 500 of the application's own, which nobody gets to see
-        self._refused = ""
-        self._denied: Denied | None = None
-        self._deadline = 0.0
 
-    async def run(self, app: App, scope: Scope, receive: Receive) -> None:
-        """Call the application; afterwards there is an answer, whatever it did."""
-        cause = ""
-        self._scope = scope
-        try:
-            await app(scope, receive, self._watched_send)
-        except (EdgeError, Denied) as refused:
-            self._refused = self._refused or refused.code
-            self._denied = refused if isinstance(refused, Denied) else None
-        except BaseException as error:  # the boundary: nothing an application raises may reach a caller
-            if _is_from_outside(error):
-                raise
-            cause = _cause_of(error)
-        if self._refused:
-            await self._refuse_late()
-        elif cause or self._held:
-            await self._fail(cause or "the application answered 500")
+    def raised(self, error: BaseException) -> None:
+        """Take what the application raised; what somebody outside asked for goes on."""
+        if isinstance(error, EdgeError | Denied):
+            self._refused = self._refused or error.code
+            self._denied = error if isinstance(error, Denied) else None
+        elif _is_from_outside(error):
+            raise error
+        else:
+            self._cause = _cause_of(error)
+        self.unsettled = True
+
+    async def settle(self) -> None:
+        """Answer for an application that did not, or not in words a caller may read."""
+        await (self._refuse_late() if self._refused else self._fail())
 
     async def receive(self) -> Message:
         """Receive for the application, within the limits of a body."""
@@ -256,7 +252,7 @@ class _Exchange:
             self._bytes += len(message.get("body", b""))
             self._more = message.get("more_body", False)
             if self._bytes > self._runtime.limits.body_bytes:
-                self._refused = "HBK-404"
+                self._refuse("HBK-404")
                 raise EdgeError("HBK-404", "the body is too large", bytes=self._bytes)
         else:
             self._more = False
@@ -270,16 +266,21 @@ class _Exchange:
             async with asyncio.timeout_at(self._deadline):
                 return await self._receive()
         except TimeoutError:
-            self._refused = "HBK-407"
+            self._refuse("HBK-407")
             raise EdgeError("HBK-407", "the body came too slowly") from None
 
-    def _watched_send(self, message: Message) -> Awaitable[None]:
-        kind = message["type"]
-        if self._refused or self._held:
+    def _refuse(self, code: str) -> None:
+        self._refused = code
+        self.unsettled = True
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """Send for the application, unless the answer is ours."""
+        if self.unsettled:
             return _nothing()
+        kind = message["type"]
         if kind == "http.response.start":
             if message["status"] == INTERNAL_ERROR:
-                self._held = True
+                self.unsettled = True
                 return _nothing()
             self._started = True
         elif kind in _WEBSOCKET_STARTS:
@@ -303,11 +304,11 @@ class _Exchange:
         if not self._started:
             await _refuse(self._scope, self._send, self._refused, incident)
 
-    async def _fail(self, cause: str) -> None:
+    async def _fail(self) -> None:
         incident = incident_id()
         code = "HBK-406"
         try:
-            await asyncio.wrap_future(self._runtime.record_failure(self._inbound, incident, cause))
+            await asyncio.wrap_future(self._runtime.record_failure(self._inbound, incident, self._cause))
         except RecordsError as error:
             code = error.code
         if not self._started:

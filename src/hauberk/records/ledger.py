@@ -29,7 +29,7 @@ from hauberk.records.inbox import Inbox, promise
 
 QUEUE = 10_000  # events waiting for the sequencer; beyond it callers wait (back-pressure), nothing is lost
 BATCH = 5_000  # events per commit; bounds the memory and the latency of one transaction
-LINGER = 0.02  # seconds an event nobody waits for may wait for company; bounds what a crash loses of those
+LINGER = 0.05  # seconds an event nobody waits for may wait for company; bounds what a crash loses of those
 _log = logging.getLogger("hauberk.records")
 RETRY = 0.5  # seconds between two attempts while the disk fails
 ENGINE = "HBK-703"  # the store's engine failed: the same would happen to every event
