@@ -8,7 +8,9 @@ Paths and methods, within a table: each distinct value has an integer whose bit 
 One AND gives the clauses that accept both; each of them then runs the tests the index does not cover (its residue).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 from hauberk.core.call import Call
 from hauberk.policy._values import is_template
@@ -19,19 +21,114 @@ _PATHS = "to.operation.paths"
 _METHODS = "to.operation.methods"
 _PRINCIPALS = "from.source.principals"
 _NAMESPACES = "from.source.namespaces"
+FEW = 4  # clauses; from there on the index is faster
+Residue = tuple[Callable[[Call], bool], ...] | None
+_Row = tuple[Clause, frozenset[str] | None, tuple[str, ...] | None, tuple[str, ...], tuple[str, ...], Residue]
 
 
-class Table:
-    """Clauses over method and path.
+class _Paths(NamedTuple):
+    """What a clause says about paths, as far as an index can tell; `covered` when that is all it says."""
+
+    exact: tuple[str, ...]
+    prefixes: tuple[str, ...]  # templates too, with what comes before their first operator
+    suffixes: tuple[str, ...]
+    covered: Test | None
+
+
+def _paths(clause: Clause) -> _Paths | None:
+    """Return the paths of a clause, None where any will do."""
+    test = next((test for test in clause.tests if test.field == _PATHS), None)
+    if test is None or "*" in test.values:
+        return None
+    exact, prefixes, suffixes = [], [], []
+    for value in test.values:
+        if is_template(value):
+            prefixes.append(value.partition("{")[0])
+        elif value.startswith("*"):
+            suffixes.append(value[1:])
+        elif value.endswith("*"):
+            prefixes.append(value[:-1])
+        else:
+            exact.append(value)
+    whole = not any(is_template(value) for value in test.values)
+    return _Paths(tuple(exact), tuple(prefixes), tuple(suffixes), test if whole else None)
+
+
+def _methods(clause: Clause) -> Test | None:
+    """Return the test that names every method of a clause, None where others may match too."""
+    test = next((test for test in clause.tests if test.field == _METHODS), None)
+    return None if test is None or any("*" in value for value in test.values) else test
+
+
+def _residue(clause: Clause, *covered: Test | None) -> Residue:
+    """Return the tests that remain: neither covered nor about the peer's id, which the caller has checked."""
+    left = tuple(test.match for test in clause.tests if test.on_id is None and test not in covered)
+    return left or None
+
+
+@lru_cache(4_096)
+def _shared(values: tuple[str, ...]) -> frozenset[str]:
+    """One set for the many clauses that name the same methods."""
+    return frozenset(values)
+
+
+class Few:
+    """A handful of clauses, looked at one after the other: no slower than an index, and much smaller.
 
     Args:
         clauses: in the order in which a match is reported.
-        skip_identity: the caller has checked tests about the peer's id already.
+    """
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, clauses: Sequence[Clause]) -> None:
+        self._rows = tuple(self._row(clause) for clause in clauses)
+
+    @staticmethod
+    def _row(clause: Clause) -> _Row:
+        paths, methods = _paths(clause), _methods(clause)
+        residue = _residue(clause, methods, paths.covered if paths else None)
+        named = None if methods is None else _shared(methods.values)
+        if paths is None:
+            return clause, named, None, (), (), residue
+        return clause, named, paths.exact, paths.prefixes, paths.suffixes, residue
+
+    def find(self, method: str, path: str, call: Call) -> Clause | None:
+        """Return the first clause that matches, or None."""
+        for clause, methods, exact, prefixes, suffixes, residue in self._rows:
+            if methods is not None and method not in methods:
+                continue
+            if (
+                exact is not None
+                and path not in exact
+                and not path.startswith(prefixes)
+                and not path.endswith(suffixes)
+            ):
+                continue
+            if residue is None:
+                return clause
+            for match in residue:
+                if not match(call):
+                    break
+            else:
+                return clause
+        return None
+
+    def all(self, call: Call) -> Iterable[Clause]:
+        """Yield every clause that matches."""
+        return (row[0] for row in self._rows if row[0].matches(call))
+
+
+class Table:
+    """Many clauses over method and path.
+
+    Args:
+        clauses: in the order in which a match is reported.
     """
 
     __slots__ = ("_any_path", "_clauses", "_exact", "_methods", "_other_methods", "_prefixes", "_residue", "_suffixes")
 
-    def __init__(self, clauses: Sequence[Clause], *, skip_identity: bool = True) -> None:
+    def __init__(self, clauses: Sequence[Clause]) -> None:
         self._clauses = tuple(clauses)
         exact: dict[str, int] = {}
         prefixes: dict[int, dict[str, int]] = {}
@@ -41,51 +138,36 @@ class Table:
         residue = []
         for at, clause in enumerate(clauses):
             bit = 1 << at
-            covered: set[Test] = set()
-            self._place_path(bit, clause, covered, (exact, prefixes, suffixes))
-            self._place_method(bit, clause, covered, methods)
-            if skip_identity:
-                covered.update(test for test in clause.tests if test.on_id is not None)
-            residue.append(tuple(test.match for test in clause.tests if test not in covered) or None)
+            paths, named = _paths(clause), _methods(clause)
+            if paths is None:
+                self._any_path |= bit
+            else:
+                self._place(bit, paths, exact, prefixes, suffixes)
+            if named is None:
+                self._other_methods |= bit
+            for value in named.values if named else ():
+                methods[value] = methods.get(value, 0) | bit
+            residue.append(_residue(clause, named, paths.covered if paths else None))
         self._exact = {path: mask | self._any_path for path, mask in exact.items()}
         self._methods = {method: mask | self._other_methods for method, mask in methods.items()}
         self._prefixes = tuple(sorted(prefixes.items()))
         self._suffixes = tuple(sorted(suffixes.items()))
         self._residue = tuple(residue)
 
-    def _place_path(
-        self,
+    @staticmethod
+    def _place(
         bit: int,
-        clause: Clause,
-        covered: set[Test],
-        tables: tuple[dict[str, int], dict[int, dict[str, int]], dict[int, dict[str, int]]],
+        paths: _Paths,
+        exact: dict[str, int],
+        prefixes: dict[int, dict[str, int]],
+        suffixes: dict[int, dict[str, int]],
     ) -> None:
-        """Enter a clause under each of its paths; templates under what comes before their first operator."""
-        test = next((test for test in clause.tests if test.field == _PATHS), None)
-        if test is None or "*" in test.values:
-            self._any_path |= bit
-            return
-        exact, prefixes, suffixes = tables
-        if not any(is_template(value) for value in test.values):
-            covered.add(test)
-        for value in test.values:
-            if is_template(value):
-                _enter(prefixes, value.partition("{")[0], bit)
-            elif value.startswith("*"):
-                _enter(suffixes, value[1:], bit)
-            elif value.endswith("*"):
-                _enter(prefixes, value[:-1], bit)
-            else:
-                exact[value] = exact.get(value, 0) | bit
-
-    def _place_method(self, bit: int, clause: Clause, covered: set[Test], methods: dict[str, int]) -> None:
-        test = next((test for test in clause.tests if test.field == _METHODS), None)
-        if test is None or any("*" in value for value in test.values):
-            self._other_methods |= bit
-            return
-        covered.add(test)
-        for value in test.values:
-            methods[value] = methods.get(value, 0) | bit
+        for value in paths.exact:
+            exact[value] = exact.get(value, 0) | bit
+        for value in paths.prefixes:
+            _enter(prefixes, value, bit)
+        for value in paths.suffixes:
+            _enter(suffixes, value, bit)
 
     def find(self, method: str, path: str, call: Call) -> Clause | None:
         """Return a clause that matches, or None. The lowest one, so that reports are stable."""
@@ -118,6 +200,11 @@ class Table:
         return (clause for clause in self._clauses if clause.matches(call))
 
 
+def table_of(clauses: Sequence[Clause]) -> Few | Table:
+    """Return the smaller of the two that serves."""
+    return Few(clauses) if len(clauses) <= FEW else Table(clauses)
+
+
 def _enter(tables: dict[int, dict[str, int]], part: str, bit: int) -> None:
     table = tables.setdefault(len(part), {})
     table[part] = table.get(part, 0) | bit
@@ -144,7 +231,7 @@ class PeerIndex:
                 self._place(at, on_id)
             else:
                 shared.append(clause)
-        self.shared = (Table(shared),) if shared else ()
+        self.shared = (table_of(shared),) if shared else ()
 
     def _place(self, at: int, on_id: list[Test]) -> None:
         """Enter a clause where the most telling of its tests about the id leads."""
@@ -171,7 +258,7 @@ class PeerIndex:
         """Whether an id that is not named exactly may make a difference."""
         return bool(self._namespaces or self._patterns)
 
-    def tables(self, spiffe_id: str) -> tuple[Table, ...]:
+    def tables(self, spiffe_id: str) -> tuple[Few | Table, ...]:
         """Return the tables that can match for a peer with this id (empty: none)."""
         found = [*self._exact.get(spiffe_id, ()), *self._patterns]
         if self._namespaces:
@@ -182,7 +269,7 @@ class PeerIndex:
             for at in sorted(set(found))
             if all(test.on_id(spiffe_id) for test in self.clauses[at].tests if test.on_id is not None)
         ]
-        return (Table(own), *self.shared) if own else self.shared
+        return (table_of(own), *self.shared) if own else self.shared
 
 
 def _namespaces_in(spiffe_id: str) -> set[str]:
@@ -196,7 +283,9 @@ class View:
 
     __slots__ = ("allow", "audit", "deny")
 
-    def __init__(self, deny: tuple[Table, ...], allow: tuple[Table, ...], audit: tuple[Table, ...]) -> None:
+    def __init__(
+        self, deny: tuple[Few | Table, ...], allow: tuple[Few | Table, ...], audit: tuple[Few | Table, ...]
+    ) -> None:
         self.deny = deny
         self.allow = allow
         self.audit = audit
