@@ -22,6 +22,7 @@ _METHODS = "to.operation.methods"
 _PRINCIPALS = "from.source.principals"
 _NAMESPACES = "from.source.namespaces"
 FEW = 4  # clauses; from there on the index is faster
+FEW_PATHS = 16  # of those clauses together
 Residue = tuple[Callable[[Call], bool], ...] | None
 _Row = tuple[Clause, frozenset[str] | None, tuple[str, ...] | None, tuple[str, ...], tuple[str, ...], Residue]
 
@@ -98,12 +99,7 @@ class Few:
         for clause, methods, exact, prefixes, suffixes, residue in self._rows:
             if methods is not None and method not in methods:
                 continue
-            if (
-                exact is not None
-                and path not in exact
-                and not path.startswith(prefixes)
-                and not path.endswith(suffixes)
-            ):
+            if not (exact is None or path in exact or path.startswith(prefixes) or path.endswith(suffixes)):
                 continue
             if residue is None:
                 return clause
@@ -200,9 +196,13 @@ class Table:
         return (clause for clause in self._clauses if clause.matches(call))
 
 
+Tables = tuple[Few | Table, ...]
+
+
 def table_of(clauses: Sequence[Clause]) -> Few | Table:
     """Return the smaller of the two that serves."""
-    return Few(clauses) if len(clauses) <= FEW else Table(clauses)
+    values = sum(len(test.values) for clause in clauses[: FEW + 1] for test in clause.tests if test.field == _PATHS)
+    return Few(clauses) if len(clauses) <= FEW and values <= FEW_PATHS else Table(clauses)
 
 
 def _enter(tables: dict[int, dict[str, int]], part: str, bit: int) -> None:
@@ -258,7 +258,7 @@ class PeerIndex:
         """Whether an id that is not named exactly may make a difference."""
         return bool(self._namespaces or self._patterns)
 
-    def tables(self, spiffe_id: str) -> tuple[Few | Table, ...]:
+    def tables(self, spiffe_id: str) -> Tables:
         """Return the tables that can match for a peer with this id (empty: none)."""
         found = [*self._exact.get(spiffe_id, ()), *self._patterns]
         if self._namespaces:
@@ -283,9 +283,7 @@ class View:
 
     __slots__ = ("allow", "audit", "deny")
 
-    def __init__(
-        self, deny: tuple[Few | Table, ...], allow: tuple[Few | Table, ...], audit: tuple[Few | Table, ...]
-    ) -> None:
+    def __init__(self, deny: Tables, allow: Tables, audit: Tables) -> None:
         self.deny = deny
         self.allow = allow
         self.audit = audit
