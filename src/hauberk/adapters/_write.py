@@ -14,7 +14,7 @@ def check_append(append: Append, found: Head) -> None:
         raise Conflict("the log's head has moved", log=append.log, found=found.size, epoch=found.epoch)
     if append.head.size != append.expected + len(append.entries):
         raise Conflict("the batch does not lead to its head", log=append.log, found=found.size)
-    if any(entry.position != at for at, entry in enumerate(append.entries, append.expected)):
+    if [entry.position for entry in append.entries] != list(range(append.expected, append.head.size)):
         raise Conflict("the positions of the batch are not dense", log=append.log, found=found.size)
 
 

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from time import time
 from typing import Any
@@ -49,7 +50,8 @@ _CHUNK = 500  # bound variables per query; SQLite's own limit is far higher
 
 @cache
 def _values(columns: int, rows: int) -> str:
-    return ",".join(["(" + ",".join("?" * columns) + ")"] * rows)
+    """Return the places of so many rows; the first column is parameter 1 in each of them."""
+    return ",".join(["(?1," + ",".join("?" * columns) + ")"] * rows)
 
 
 @contextmanager
@@ -168,11 +170,11 @@ class SqliteStore:
             "INSERT OR REPLACE INTO head VALUES (?, ?, ?, ?, ?)",
             (log, head.size, head.frontier, head.checkpoint, head.epoch),
         )
-        # The columns are the fields, in their order.
-        self._insert("INSERT INTO entry VALUES ", [(log, *astuple(entry)) for entry in append.entries])
-        self._insert("INSERT OR REPLACE INTO tile VALUES ", [(log, t.level, t.index, t.data) for t in append.tiles])
+        # The columns after the first are the fields, in their order.
+        self._insert("INSERT INTO entry VALUES ", log, [astuple(entry) for entry in append.entries])
+        self._insert("INSERT OR REPLACE INTO tile VALUES ", log, [astuple(tile) for tile in append.tiles])
 
-    def _insert(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+    def _insert(self, statement: str, log: str, rows: Sequence[tuple[object, ...]]) -> None:
         """Insert rows, many in one statement: `executemany` lets go of the interpreter lock at each row, and beside a
         busy event loop getting it back takes milliseconds, for each row. Powers of two keep the statements few.
         """
@@ -181,7 +183,7 @@ class SqliteStore:
             while many > len(rows) - at:
                 many //= 2
             part = rows[at : at + many]
-            self._writer.execute(statement + _values(len(part[0]), many), [value for row in part for value in row])
+            self._writer.execute(statement + _values(len(part[0]), many), [log, *chain.from_iterable(part)])
             at += many
 
     def _sweep(self) -> None:
