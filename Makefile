@@ -1,6 +1,6 @@
 # Every target starts from a bare python3: it makes what it needs, shows what it does, and is fast the second time.
 PYTHON ?= python3
-RUN := $(or $(HAUBERK_VENV),.venv)/bin
+RUN := $(or $(BOOTSTRAP_VENV),.venv)/bin
 
 .PHONY: demo test lint bench docs pins clean
 

@@ -4,6 +4,8 @@ SET is a file of `requirements/`: `core`, `test`, `docs` or `bench`. Everything 
 inputs' digests makes the second run return at once. Needs nothing but the standard library.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import subprocess
@@ -13,7 +15,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-VENV = Path(os.environ.get("HAUBERK_VENV", ROOT / ".venv"))
+VENV = Path(os.environ.get("BOOTSTRAP_VENV", ROOT / ".venv"))
 BIN = VENV / "bin"
 OLDEST = (3, 11)
 

@@ -16,6 +16,8 @@ The private one (`detail` and the typed fields in `context`) is for operators: i
 `str()` or `repr()`, so an error that reaches a log line or a caller by accident leaks nothing.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 
@@ -47,15 +49,23 @@ REGISTRY: dict[str, Spec] = {
     "HBK-202": Spec("not a valid X.509-SVID", 400, "the certificate breaks the X.509-SVID standard"),
     "HBK-203": Spec("the certificate signing request is refused", 400, "send a PKCS #10 request signed by its own key"),
     "HBK-204": Spec("the join token is refused", 403, "tokens are used once and expire: hauberk entry token NAME"),
-    "HBK-205": Spec("no registration entry matches this process", 403, "hauberk entry create"),
+    "HBK-205": Spec(
+        "no registration entry matches this process", 403, "hauberk entry create; or name one of several: --entry NAME"
+    ),
     "HBK-206": Spec("the identity is revoked", 403, "issue a new identity after finding out why"),
     "HBK-207": Spec("the process could not be attested", 403, "use a join token where the kernel cannot attest"),
     "HBK-208": Spec("the trust bundle is not usable", 500, "fetch the bundle of that trust domain again"),
     "HBK-209": Spec(
         "the certificate does not chain to its trust domain", 403, "the peer's authority is not in the bundle"
     ),
-    "HBK-210": Spec("the authority refuses to start", 500, "restore the missing or exposed key files"),
-    "HBK-211": Spec("no identity is available", 503, "start the process with: hauberk run -- COMMAND"),
+    "HBK-210": Spec(
+        "the authority refuses to start", 500, "restore the missing or exposed files, or name its own trust domain"
+    ),
+    "HBK-211": Spec(
+        "no identity is available",
+        503,
+        "start the process with: hauberk run -- COMMAND, or serve with insecure_plaintext",
+    ),
     "HBK-212": Spec("the identity may not be requested by this caller", 403, ""),
     "HBK-213": Spec("the registration entry is not valid", 400, "hauberk entry create --help"),
     "HBK-214": Spec("the signature is not by this identity", 403, ""),
@@ -89,7 +99,11 @@ REGISTRY: dict[str, Spec] = {
     "HBK-713": Spec("the ledger was rolled back", 500, "the log is shorter than its last known checkpoint"),
     # 9xx configuration and runtime
     "HBK-901": Spec("the configuration is not valid", 500, "hauberk config"),
-    "HBK-902": Spec("the authority cannot be reached", 503, "start it with: hauberk up"),
+    "HBK-902": Spec(
+        "the authority cannot be reached",
+        503,
+        "start it with: hauberk up; or say where it is: --dir, HAUBERK_DIRECTORY",
+    ),
     "HBK-904": Spec("sealed material cannot be opened", 500, "the key does not fit, or the file was changed"),
     "HBK-905": Spec("key material is missing or exposed", 500, "key files belong to you alone, mode 0600"),
     "HBK-906": Spec("the command was refused", 400, ""),
@@ -132,11 +146,28 @@ class HauberkError(Exception):
         story = " ".join(part for part in (f"{self.code} {self.public}", self.detail, fields) if part)
         return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in story)
 
+    def explain(self) -> None:
+        """Add the private story and the hint to what a traceback shows: for errors of a start, which operators see."""
+        story = [self.diagnostics(), f"hint: {self.hint}"] if self.hint else [self.diagnostics()]
+        for line in story:
+            if line not in getattr(self, "__notes__", ()):
+                self.add_note(line)
+
     def __str__(self) -> str:
         return f"{self.code} {self.public}"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.code!r})"
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Let errors of a start say in their traceback what happened, and what to do."""
+    try:
+        yield
+    except HauberkError as error:
+        error.explain()
+        raise
 
 
 class TransportError(HauberkError):

@@ -37,7 +37,7 @@ from hauberk.core.spiffe import SpiffeId
 from hauberk.crypto.keyring import Pseudonyms, Purpose
 from hauberk.crypto.signing import SigningKey
 from hauberk.edge.guard import CanonicalRequest
-from hauberk.errors import IdentityError, PolicyError
+from hauberk.errors import IdentityError, PolicyError, explained
 from hauberk.identity.naming import resolve
 from hauberk.identity.revocation import NO_REVOCATIONS, Revocations
 from hauberk.policy.engine import Engine
@@ -141,6 +141,7 @@ class Runtime:
         )
 
     @classmethod
+    @explained()
     def embedded(
         cls,
         directory: str | Path | None = None,

@@ -294,7 +294,7 @@ def test_a_token_with_another_fingerprint_is_not_shown_to_whoever_answers(mesh: 
     rogue = JoinToken(good.address, fingerprint(CertificateAuthority.create(DOMAIN).root_der), good.secret)
     with pytest.raises(HauberkError) as caught:
         join(rogue, new_request()[1], DOMAIN)
-    assert caught.value.code == "HBK-902"
+    assert caught.value.code == "HBK-209"
     join(good, new_request()[1], DOMAIN)  # the secret never left, so the token is still good
 
 

@@ -101,9 +101,13 @@ def test_an_honest_log_is_verified_with_public_material_alone(path: Path) -> Non
     verify(path, known=checkpoint(path))
 
 
-def test_an_empty_log_is_verified(tmp_path: Path) -> None:
-    SqliteStore(tmp_path / "log.db").close()
-    assert verify(tmp_path / "log.db").size == 0
+def test_a_database_without_the_log_is_never_verified(path: Path, tmp_path: Path) -> None:
+    SqliteStore(tmp_path / "empty.db").close()
+    assert found(tmp_path / "empty.db").detail == "there is no entry of this log here"
+    other = encode_key("example.com/ledger", SIGNER.public)
+    assert found(path, other).context["log"] == "example.com/ledger"
+    sql(path, "DELETE FROM entry", "DELETE FROM tile", "DELETE FROM head", "DELETE FROM row")
+    assert found(path).code == "HBK-710"
 
 
 Attack = Callable[[Path], None]

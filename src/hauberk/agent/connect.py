@@ -19,7 +19,7 @@ from hauberk.core.event import Event
 from hauberk.core.wire import Grant
 from hauberk.crypto.keyring import Pseudonyms
 from hauberk.crypto.x509 import parse_svid
-from hauberk.errors import ConfigError, IdentityError
+from hauberk.errors import ConfigError, IdentityError, explained
 from hauberk.identity.bundle import BundleSet, TrustBundle
 from hauberk.identity.jointoken import JoinToken
 from hauberk.identity.source import SvidSource
@@ -35,6 +35,7 @@ MAX_TOKEN_BYTES = 4096
 FIRST_SNAPSHOT = 10.0  # seconds to wait for it
 
 
+@explained()
 def connect(
     *, config: Config | None = None, environ: MutableMapping[str, str] | None = None, clock: Clock = SYSTEM_CLOCK
 ) -> Runtime:

@@ -21,6 +21,7 @@ from hauberk.crypto.x509 import WorkloadKey
 from hauberk.errors import REGISTRY, ConfigError, HauberkError, IdentityError, PolicyError, RecordsError
 from hauberk.identity.jointoken import JoinToken
 from hauberk.transport.contexts import RotatingContext, bootstrap_context
+from hauberk.transport.handshake import PeerRefused
 
 AUTHORITY_PATH = "/ns/hauberk-system/sa/authority"
 REFUSED = "HBK-906"  # whoever answers is there and does not know such a request
@@ -79,7 +80,10 @@ class Remote:
         try:
             answer = self._http.request(method, path, content=content, timeout=timeout)
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError) as error:  # RuntimeError: closed here
-            raise ConfigError("HBK-902", type(error).__name__) from error
+            refused = _refusal_in(error)
+            if refused is not None:
+                raise refused from error
+            raise ConfigError("HBK-902", "no answer") from error
         if answer.is_success:
             return answer.content
         raise _refused(answer)
@@ -132,6 +136,15 @@ def new_request() -> tuple[WorkloadKey, bytes]:
     """Make a key that never leaves this process, and a request for it that names nobody: the authority knows who."""
     key = WorkloadKey.generate()
     return key, key.request(None)
+
+
+def _refusal_in(error: BaseException | None) -> HauberkError | None:
+    """Return why we refused the authority in the handshake, if that is what happened."""
+    while error is not None:
+        if isinstance(error, PeerRefused):
+            return error.error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _refused(answer: httpx2.Response) -> HauberkError:

@@ -6,7 +6,6 @@ own or root. Errors carry their details: whoever gets here owns the authority.
 
 import os
 import re
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -25,8 +24,7 @@ from hauberk.core.wire import EntryForm, PolicyForm, PolicyName, RevokeForm, Rot
 from hauberk.edge.problem import problem
 from hauberk.errors import EdgeError, HauberkError, IdentityError
 from hauberk.identity.registration import RegistrationEntry
-from hauberk.records.ledger import Ledger
-from hauberk.records.view import entry_view
+from hauberk.records.view import entry_view, last_entries
 
 MAX_BODY = 32 * 1024 * 1024
 MAX_LISTED = 1_000
@@ -136,7 +134,14 @@ def _entry_data(entry: RegistrationEntry) -> Mapping[str, object]:
 def _policies(authority: Authority) -> list[Route]:
     def export(_request: Request, _actor: str, _body: bytes) -> object:
         current = authority.policies.current()
-        return {"revision": authority.publisher.number, "digest": current.digest, "text": current.export()}
+        return {
+            "revision": authority.policies.revision,
+            "digest": current.digest,
+            "text": current.export(),
+            "root_namespace": current.root_namespace,
+            "trust_domain": current.trust_domain,
+            "aliases": current.aliases,
+        }
 
     def apply(_request: Request, actor: str, body: bytes) -> object:
         form = _decode(body, PolicyForm)
@@ -161,7 +166,10 @@ def _identities(authority: Authority) -> list[Route]:
     def revoke(_request: Request, actor: str, body: bytes) -> object:
         form = _decode(body, RevokeForm)
         number = authority.revoke(actor, ids=form.ids, serials=form.serials, restore=form.restore)
-        return {"number": number, "revoked": authority.revocations}
+        known = {str(entry.spiffe_id) for entry in authority.registry.entries()}
+        known |= {svid.spiffe_id for svid in authority.registry.svids()}
+        unknown = sorted(one for one in form.ids if one not in known)
+        return {"number": number, "revoked": authority.revocations, "unknown": unknown}
 
     def renew(_request: Request, actor: str, _body: bytes) -> object:
         return {"number": authority.renew_all(actor)}
@@ -188,9 +196,9 @@ def _ledger(authority: Authority) -> list[Route]:
         limit = min(max(1, _number(query.get("limit", "50"))), MAX_LISTED)
         stream, kind = query.get("stream"), query.get("type")
         if "incident" in query:
-            return [entry_view(entry) for entry in _last(authority.ledger, 1, incident=query["incident"])]
+            return [entry_view(entry) for entry in _last(authority, 1, incident=query["incident"])]
         if "after" not in query:
-            return [entry_view(entry) for entry in _last(authority.ledger, limit, stream=stream, kind=kind)]
+            return [entry_view(entry) for entry in _last(authority, limit, stream=stream, kind=kind)]
         found = authority.ledger.entries(after=_number(query["after"]), stream=stream, kind=kind, limit=limit)
         return [entry_view(entry) for entry in found]
 
@@ -207,19 +215,9 @@ def _ledger(authority: Authority) -> list[Route]:
     ]
 
 
-def _last(
-    ledger: Ledger, limit: int, *, stream: str | None = None, kind: str | None = None, incident: str = ""
-) -> Sequence[Entry]:
-    """Return the last entries of that sort, in order; looks at ever more of the end of the log."""
-    size, window = ledger.head().size, max(limit, MAX_LISTED)
-    mark = f'"incident":"{incident}"'.encode() if incident else b""
-    while True:
-        after = size - 1 - window
-        entries = ledger.entries(after=max(-1, after), stream=stream, kind=kind, limit=size)
-        found = deque((entry for entry in entries if mark in entry.meta), limit)
-        if len(found) == limit or after < 0:
-            return list(found)
-        window *= 4
+def _last(authority: Authority, limit: int, **chosen: str | None) -> Sequence[Entry]:
+    ledger = authority.ledger
+    return last_entries(ledger.entries, ledger.head().size, limit, **chosen)
 
 
 def _number(text: str) -> int:

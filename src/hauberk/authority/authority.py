@@ -96,6 +96,8 @@ class Authority:
         self.feed_key = SigningKey(state.secret("feed", Purpose.FEED_KEY, lambda: SigningKey.generate().seed()))
         self.store = AuthenticRows(SqliteStore(state.database, now=clock.time), state.keyring)
         self.ledger = Ledger(self.store, log_key, f"{domain}/ledger", queue_size=self.config.records.queue, clock=clock)
+        if not state.first and not self.ledger.head().size:
+            raise IdentityError("HBK-210", "the ledger is empty, though this authority has run before")
         self.recorder = Folder(self.ledger, rate=self.config.records.fold_rate, clock=clock)
         self.registry = Registry(self.store)
         self.publisher = Publisher(self.store, self.feed_key, domain, clock=clock)
@@ -107,6 +109,8 @@ class Authority:
         self._attestor = LinuxAttestor()
         self._revoked: tuple[Resource | None, Revocations] = (None, NO_REVOCATIONS)
         state.publish("log.pub", self.ledger.verifier.encode() + b"\n")
+        if state.first:  # so that a ledger without entries is never that of a finished start
+            self.record("authority.created", data={"trust_domain": domain, "root": self.roots.signer})
         state.complete()
         self._publish_bundles()
         self._publish_revocations()
@@ -418,7 +422,10 @@ class Authority:
             "feed": self.publisher.number,
             "policy": self.policies.current().digest,
             "revoked": len(self.revocations.ids) + len(self.revocations.serials),
-            "services": [{"spiffe_id": line.spiffe_id, "number": line.number} for line in self.audience.present()],
+            "services": [
+                {"spiffe_id": line.spiffe_id, "number": line.number, "ago": round(self._clock.monotonic() - line.at, 1)}
+                for line in self.audience.present()
+            ],
             "ledger": {"origin": self.ledger.origin, "size": head.size},
             "insecure": list(self.config.insecure()),
         }

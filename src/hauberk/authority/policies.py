@@ -56,6 +56,12 @@ class PolicyBook:
             aliases=self._config.policy.aliases,
         )
 
+    @property
+    def revision(self) -> int:
+        """The feed's number of the set in force, which decisions name."""
+        resource = self._publisher.get(POLICIES)
+        return 0 if resource is None else resource.number
+
     def current(self) -> PolicySet:
         """Return the set in force."""
         resource = self._publisher.get(POLICIES)

@@ -1,5 +1,6 @@
 """How every command talks: data on stdout, people on stderr, `--json` everywhere, four exit codes."""
 
+import sys
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, TypeVar
@@ -53,6 +54,9 @@ def fail(error: HauberkError) -> int:
     note(f"error: {detail}" + (f" ({fields})" if fields else "") + f" [{error.code}]")
     if error.hint:
         note(f"hint: {error.hint}")
+    if "--json" in sys.argv[1:]:
+        told = {"code": error.code, "message": error.public, "detail": error.detail, "hint": error.hint}
+        emit({"error": told}, as_json=True, text="")
     return Exit.UNREACHABLE if error.code == "HBK-902" else Exit.FINDING
 
 

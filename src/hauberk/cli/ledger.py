@@ -1,18 +1,22 @@
 """`hauberk ledger`: verify offline, read through the authority."""
 
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import click
+import msgspec
 
-from hauberk.adapters.sqlite import open_readonly
+from hauberk.adapters.sqlite import SqliteStore, open_readonly
 from hauberk.agent.state import read_facts
 from hauberk.cli._authority import directory_option, fetch, settings
 from hauberk.cli._output import Exit, emit, json_option, note
+from hauberk.core.event import Entry
 from hauberk.errors import RecordsError, Tampered
 from hauberk.records.verify import verify_store
-from hauberk.records.view import entry_line, printable
+from hauberk.records.view import entry_line, entry_view, last_entries, printable
 
 
 @click.group()
@@ -50,6 +54,27 @@ def _read(name: str) -> str:
         raise RecordsError("HBK-711", "neither a key nor a file that holds one") from None
 
 
+def _found(directory: Path | None, wanted: dict[str, Any]) -> list[dict[str, Any]]:
+    """Ask the authority; where none has ever run, read the ledger that an embedded application left here."""
+    path = Path(settings(directory).directory)
+    database = path / "private" / "hauberk.db"
+    if (path / "authority.json").exists() or not database.exists():
+        return list(fetch(directory, "GET", "/admin/ledger" + _query(wanted)))
+    store = open_readonly(database)
+    try:
+        return [dict(entry_view(entry)) for log in store.logs() for entry in _read_log(store, log, wanted)]
+    finally:
+        store.close()
+
+
+def _read_log(store: SqliteStore, log: str, wanted: dict[str, Any]) -> Iterable[Entry]:
+    limit, stream, kind = wanted.get("limit") or 1, wanted.get("stream"), wanted.get("type")
+    if wanted.get("after") is not None:
+        return store.entries(log, after=wanted["after"], limit=limit, stream=stream, kind=kind)
+    read, size = partial(store.entries, log), store.head(log).size
+    return last_entries(read, size, limit, stream=stream, kind=kind, incident=wanted.get("incident"))
+
+
 @ledger.command("list")
 @click.option("--stream", default=None, help="Only this stream, such as /services/production/order-service.")
 @click.option("--type", "kind", default=None, help="Only this type, such as policy.denied.")
@@ -67,7 +92,7 @@ def listed(  # noqa: PLR0917  # click passes one argument per option
 ) -> None:
     """Show entries; without --after the last ones."""
     wanted: dict[str, Any] = {"stream": stream, "type": kind, "after": after, "limit": limit}
-    found = fetch(directory, "GET", "/admin/ledger" + _query(wanted))
+    found = _found(directory, wanted)
     emit(found, as_json=as_json, text="\n".join(entry_line(view) for view in found))
 
 
@@ -80,15 +105,17 @@ def show(position: int | None, incident: str | None, directory: Path | None, as_
     """Show one entry, by position or by incident."""
     if (position is None) == (incident is None):
         raise click.UsageError("give a position or --incident")
-    wanted = (
-        {"after": -1, "incident": incident, "limit": 1000} if incident else {"after": (position or 0) - 1, "limit": 1}
-    )
-    found = fetch(directory, "GET", "/admin/ledger" + _query(wanted))
+    wanted: dict[str, Any] = {"incident": incident} if incident else {"after": (position or 0) - 1, "limit": 1}
+    found = _found(directory, wanted)
     if not found or (position is not None and found[0]["position"] != position):
         note("error: no such entry")
         raise SystemExit(Exit.FINDING)
-    lines = [f"{key:<10} {printable(value)}" for key, value in found[0].items()]
+    lines = [f"{key:<10} {_text(value)}" for key, value in found[0].items()]
     emit(found[0], as_json=as_json, text="\n".join(lines))
+
+
+def _text(value: object) -> str:
+    return printable(value if isinstance(value, str | int) else msgspec.json.encode(value).decode())
 
 
 @ledger.command("proof")

@@ -9,11 +9,13 @@ import click
 from hauberk.cli._authority import directory_option, fetch, pairs
 from hauberk.cli._output import Exit, emit, json_option, note
 from hauberk.core.call import Call, Headers
+from hauberk.core.config import load
 from hauberk.core.decision import Verdict
 from hauberk.core.finding import Finding, Severity
 from hauberk.core.principal import ANONYMOUS, Kind, Principal
+from hauberk.core.spiffe import SpiffeId
 from hauberk.core.wire import PolicyFile, PolicyForm, PolicyName
-from hauberk.errors import PolicyError
+from hauberk.errors import IdentityError, PolicyError
 from hauberk.policy.diff import diff as compare
 from hauberk.policy.engine import Engine
 from hauberk.policy.explain import explain as explain_call
@@ -21,7 +23,7 @@ from hauberk.policy.lint import lint as find
 from hauberk.policy.model import Document
 from hauberk.policy.parse import parse_documents
 from hauberk.policy.set import PolicySet
-from hauberk.policy.table import parse_table, run_table, target_of
+from hauberk.policy.table import Verdicts, parse_table, run_table, target_of
 from hauberk.policy.whocan import who_can as answer
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -50,6 +52,14 @@ def _set(paths: Iterable[Path], trust_domain: str) -> PolicySet:
     return PolicySet.default(trust_domain=trust_domain).with_documents(_documents(paths))
 
 
+def _in_force(directory: Path | None) -> tuple[PolicySet, int]:
+    """Return the policies in force at the authority, and their number."""
+    found = fetch(directory, "GET", "/admin/policies")
+    documents = parse_documents(found["text"], file="in force")
+    named = {name: found[name] for name in ("root_namespace", "trust_domain")}
+    return PolicySet.of(documents, **named, aliases=tuple(found["aliases"])), int(found["revision"])
+
+
 def _tell(findings: Iterable[Finding]) -> str:
     lines = []
     for found in findings:
@@ -60,14 +70,38 @@ def _tell(findings: Iterable[Finding]) -> str:
 
 
 def _domain_option(command: _F) -> _F:
-    return click.option("--trust-domain", default="example.org", show_default=True, help="The local trust domain.")(
-        command
-    )
+    return click.option(
+        "--trust-domain", default=_configured_domain, help="The local trust domain (default: the configuration's)."
+    )(command)
+
+
+def _configured_domain() -> str:
+    return load().trust_domain
+
+
+def _callee(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    namespace, slash, account = value.partition("/")
+    if not (namespace and slash and account) or "/" in account:
+        raise click.BadParameter("write NAMESPACE/ACCOUNT, such as production/payment-service")
+    return value
+
+
+def _caller(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    try:
+        return str(SpiffeId.parse(value)) if value else ""
+    except IdentityError:
+        raise click.BadParameter("write spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT") from None
 
 
 def _call_options(command: _F) -> _F:
     for option in (
-        click.option("--to", required=True, metavar="NAMESPACE/ACCOUNT", help="The callee; its label app is ACCOUNT."),
+        click.option(
+            "--to",
+            required=True,
+            metavar="NAMESPACE/ACCOUNT",
+            callback=_callee,
+            help="The callee; its label app is ACCOUNT.",
+        ),
         click.option("--label", "labels", multiple=True, help="KEY=VALUE of the callee, instead of app=ACCOUNT."),
         click.option("--method", default="GET", show_default=True, help="Empty for a TCP connection."),
         click.option("--path", default="/", show_default=True),
@@ -107,18 +141,38 @@ def lint(files: tuple[Path, ...], as_json: bool) -> None:  # noqa: FBT001  # cli
 
 
 @policy.command()
-@click.argument("files", nargs=-1, required=True, type=_FILE)
-@click.option("--from", "source", default="", help="SPIFFE id of the caller; left out: nobody in particular.")
+@click.argument("files", nargs=-1, type=_FILE)
+@click.option(
+    "--from", "source", default="", callback=_caller, help="SPIFFE id of the caller; left out: nobody in particular."
+)
 @_call_options
 @_domain_option
+@directory_option
 @json_option
-def explain(files: tuple[Path, ...], source: str, trust_domain: str, as_json: bool, **options: Any) -> None:  # noqa: ANN401, FBT001  # click's options
-    """Decide one call and say why, and which rule came nearest. Exit status 1 when it is denied."""
+def explain(  # click passes one argument per option
+    files: tuple[Path, ...],
+    source: str,
+    trust_domain: str,
+    directory: Path | None,
+    as_json: bool,  # noqa: FBT001  # click's flag
+    **options: Any,  # noqa: ANN401  # click's options
+) -> None:
+    """Decide one call and say why, and which rule came nearest. Exit status 1 when it is denied.
+
+    Without FILES it is the policies in force at the authority that decide.
+    """
     call = _call(options, source)
-    told = explain_call(Engine(_set(files, trust_domain), call.target), call)
+    policies, revision = (_set(files, trust_domain), 0) if files else _in_force(directory)
+    told = explain_call(Engine(policies, call.target, revision=revision), call)
     emit(told.data(), as_json=as_json, text=told.text())
     if told.decision.verdict is not Verdict.ALLOW:
         raise SystemExit(Exit.FINDING)
+
+
+def _told_row(result: Verdicts) -> str:
+    if result.passed:
+        return result.line()
+    return "\n".join([result.line(), *(f"     {line}" for line in result.explanation.text().splitlines())])
 
 
 @policy.command("test")
@@ -131,7 +185,7 @@ def table_test(table: Path, files: tuple[Path, ...], trust_domain: str, as_json:
     ((name, text),) = _files([table])
     results = run_table(_set(files, trust_domain), parse_table(text, file=name))
     data = [{"row": it.row, "passed": it.passed, "explanation": it.explanation.data()} for it in results]
-    emit(data, as_json=as_json, text="\n".join(it.line() for it in results))
+    emit(data, as_json=as_json, text="\n".join(_told_row(it) for it in results))
     if not all(it.passed for it in results):
         raise SystemExit(Exit.FINDING)
 

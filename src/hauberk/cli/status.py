@@ -23,7 +23,10 @@ def status(directory: Path | None, as_json: bool) -> None:  # noqa: FBT001  # cl
         f"policies       {found['policy']}",
         f"revoked        {found['revoked']}",
         f"ledger         {ledger['size']} entries in {ledger['origin']}",
-        *(f"service        {one['spiffe_id']} has number {one['number']}" for one in found["services"]),
+        *(
+            f"service        {one['spiffe_id']} has number {one['number']}, heard {one['ago']} s ago"
+            for one in found["services"]
+        ),
         f"insecure       {', '.join(found['insecure']) or 'nothing'}",
     ]
     emit(found, as_json=as_json, text="\n".join(lines))

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from hauberk.cli._authority import directory_option, fetch
-from hauberk.cli._output import emit, json_option
+from hauberk.cli._output import emit, json_option, note
 from hauberk.core.wire import RevokeForm
 
 
@@ -23,7 +23,7 @@ def listed(directory: Path | None, as_json: bool) -> None:  # noqa: FBT001  # cl
     found = fetch(directory, "GET", "/admin/svids")
     lines = [
         f"{one['spiffe_id']}  until {datetime.fromtimestamp(one['not_after'], UTC):%Y-%m-%d %H:%M:%S}Z  {one['serial']}"
-        for one in found
+        for one in sorted(found, key=lambda one: (one["spiffe_id"], one["issued"]))
     ]
     emit(found, as_json=as_json, text="\n".join(lines))
 
@@ -39,6 +39,8 @@ def revoke(names: tuple[str, ...], restore: bool, directory: Path | None, as_jso
     form = RevokeForm(ids, tuple(name for name in names if name not in ids), restore)
     done = fetch(directory, "POST", "/admin/revocations", form)
     emit(done, as_json=as_json, text=f"feed number {done['number']}")
+    for one in done["unknown"]:
+        note(f"warning: nobody is registered or has a certificate as {one}; is it spelled right?")
 
 
 @svid.command("renew")

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import click
+import msgspec
 
+from hauberk.agent.state import read_facts
 from hauberk.authority.serve import up as serve
 from hauberk.cli._authority import directory_option
 from hauberk.cli._output import emit, json_option, note
@@ -36,6 +38,10 @@ def up(  # noqa: PLR0917  # click passes one argument per option
             "authority.port": port,
         }
     )
+
+    if config.origins.get("trust_domain") is None and (Path(config.directory) / "authority.json").exists():
+        known = read_facts(Path(config.directory)).trust_domain  # of the first start; nothing else said otherwise
+        config = msgspec.structs.replace(config, trust_domain=known)
 
     def ready(facts: Mapping[str, object]) -> None:
         text = "\n".join(f"{name.replace('_', ' '):<16} {value}" for name, value in facts.items())

@@ -33,15 +33,16 @@ def _fetch_once(size: int) -> bytes:
 os.register_at_fork(after_in_child=_pool.clear)
 
 
-def uuid7(*, now_ns: int | None = None, random: Callable[[int], bytes] = _fetch_once) -> bytes:
+def uuid7(*, now_ns: int | None = None, random: Callable[[int], bytes] | None = None) -> bytes:
     """Return 16 bytes that sort by time and whose 74 random bits nobody guesses.
 
     Args:
         now_ns: Unix time in nanoseconds, default the clock.
-        random: source of randomness.
+        random: source of randomness, default the operating system's, fetched for many ids at once.
     """
+    random = _fetch_once if random is None else random
     millis = (time.time_ns() if now_ns is None else now_ns) // 1_000_000
-    return ((millis << 80) | (int.from_bytes(random(10)) & _RANDOM_BITS) | _VERSION_BITS).to_bytes(16)
+    return ((millis << 80) | (int.from_bytes(random(_ID_BYTES)) & _RANDOM_BITS) | _VERSION_BITS).to_bytes(16)
 
 
 def incident_id(random: Callable[[int], bytes] = os.urandom) -> str:

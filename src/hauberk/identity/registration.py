@@ -105,9 +105,11 @@ def choose(entries: Iterable[RegistrationEntry], proven: frozenset[str], name: s
     """Return the entry called `name`, or without a name the most specific one.
 
     Raises:
-        IdentityError: HBK-205 none matches, or the named one does not.
+        IdentityError: HBK-205 none matches, the named one does not, or without a name several are equally specific.
     """
     found = matching(entries, proven)
+    if name is None and len(found) > 1 and len(found[0].selectors) == len(found[1].selectors):
+        raise IdentityError("HBK-205", "several entries match, name one", entries=[entry.name for entry in found])
     chosen = next((entry for entry in found if name is None or entry.name == name), None)
     if chosen is None:
         raise IdentityError("HBK-205", "no entry matches", wanted=name, proven=sorted(proven))

@@ -7,6 +7,7 @@ replaced: frameworks put tracebacks into it, or answer before they raise.
 
 import asyncio
 import atexit
+import logging
 import time
 import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -34,6 +35,7 @@ MAX_CAUSE = 2000  # characters of a traceback in the record
 POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
 INTERNAL = 1011  # RFC 6455 section 7.4.1, as registered with IANA
 _WEBSOCKET_STARTS = frozenset({"websocket.accept", "websocket.http.response.start"})
+_log = logging.getLogger("hauberk.server")
 _JUDGED = frozenset({"http", "websocket"})
 _NOBODY = ("", 0)
 _FAILURES = frozenset({"HBK-406", "HBK-703", "HBK-704", "HBK-706"})  # ours, not the caller's
@@ -307,6 +309,7 @@ class _Exchange:
     async def _fail(self) -> None:
         incident = incident_id()
         code = "HBK-406"
+        _log.error("the application failed: incident %s, its cause is in the ledger under that id", incident)
         try:
             await asyncio.wrap_future(self._runtime.record_failure(self._inbound, incident, self._cause))
         except RecordsError as error:

@@ -20,7 +20,7 @@ import uvloop
 
 from hauberk.core.limits import DEFAULT_LIMITS, Limits
 from hauberk.crypto.x509 import SvidInfo
-from hauberk.errors import ConfigError, IdentityError
+from hauberk.errors import ConfigError, IdentityError, explained
 from hauberk.integrations.uvicorn_protocol import (
     HEAD_SECONDS,
     HauberkProtocol,
@@ -207,6 +207,7 @@ class Host(Protocol):
         """Drain and release everything."""
 
 
+@explained()
 def serve(
     app: App,
     *,

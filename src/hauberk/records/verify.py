@@ -173,7 +173,8 @@ def verify_store(store: Store, key_text: str, *, known: str = "") -> VerifyRepor
         known: a signed checkpoint from before, to find rollback and truncation by the signer itself.
 
     Raises:
-        Tampered: HBK-710 with `position`, the first that is wrong; HBK-713 when the log is shorter than `known`.
+        Tampered: HBK-710 with `position`, the first that is wrong (0 where there is nothing at all of that log);
+            HBK-713 when the log is shorter than `known`.
         RecordsError: HBK-711 when a key or checkpoint is malformed.
     """
     origin, _ = decode_key(key_text)
@@ -184,7 +185,8 @@ def verify_store(store: Store, key_text: str, *, known: str = "") -> VerifyRepor
     if earlier is not None and size < earlier.size:
         raise Tampered("the log is shorter than the known checkpoint", code="HBK-713", position=size)
     if not head.size and not size:
-        return VerifyReport(origin, 0, walk.frontier.root().hex(), 0)
+        # A log is made with its first entry, so there is none here: it was wiped, or the key is that of another one.
+        raise Tampered("there is no entry of this log here", position=0, log=origin)
     try:
         signed = _signed(head.checkpoint, origin, key_text)
     except RecordsError as error:

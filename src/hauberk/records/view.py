@@ -1,12 +1,14 @@
 """Entries as people and programs outside see them: plain data."""
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from hauberk.core.event import Entry
 from hauberk.errors import RecordsError
 from hauberk.records._encode import decode_event
 
+WINDOW = 1_000  # entries at the end of a log that are looked at first
 MAX_SHOWN = 200  # characters of a field in a line, bytes of what cannot be read
 
 
@@ -56,3 +58,33 @@ def entry_line(view: Mapping[str, object]) -> str:
     who = printable(view.get("actor") or view.get("address") or "-")
     what = " ".join(printable(view[name]) for name in ("outcome", "code", "rule") if name in view)
     return f"{view['position']:>7}  {view['time']}  {printable(view['type']):<24} {who}  {what}".rstrip()
+
+
+def last_entries(
+    read: Callable[..., Iterable[Entry]],
+    size: int,
+    limit: int,
+    *,
+    stream: str | None = None,
+    kind: str | None = None,
+    incident: str | None = None,
+) -> Sequence[Entry]:
+    """Return the last entries of that sort, in order; looks at ever more of the end of the log.
+
+    Args:
+        read: `Store.entries` of one log.
+        size: of the log.
+        limit: how many at most.
+        stream: only of this stream.
+        kind: only of this type.
+        incident: only those with this incident id.
+    """
+    window = max(limit, WINDOW)
+    mark = f'"incident":"{incident}"'.encode() if incident else b""
+    while True:
+        after = size - 1 - window
+        entries = read(after=max(-1, after), stream=stream, kind=kind, limit=size)
+        found = deque((entry for entry in entries if mark in entry.meta), limit)
+        if len(found) == limit or after < 0:
+            return list(found)
+        window *= 4
