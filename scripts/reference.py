@@ -51,6 +51,7 @@ EVENTS = {
     "admin.revoked": ("authority", "an administrator revoked ids or serials; written before it takes effect"),
     "edge.denied": ("service", "a request, or bytes that never became one, was refused as malformed or too large"),
     "identity.denied": ("both", "the authority refused an identity, or a service refused a revoked peer"),
+    "authority.created": ("authority", "the first start of this authority; the first entry of its ledger"),
     "identity.issued": ("authority", "an X.509-SVID was issued: first one, renewal, or the authority's own"),
     "identity.token": ("authority", "a join token was made, by an administrator or for `hauberk run`"),
     "policy.applied": ("authority", "a push of policies is in force"),

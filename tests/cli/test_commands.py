@@ -366,11 +366,11 @@ def test_a_refusal_is_one_json_document_too(hauberk: Terminal, tmp_path: Path) -
 def test_explain_asks_the_authority_when_it_is_given_no_files(hauberk: Terminal, mesh: Mesh) -> None:
     mesh.allow("/explained")
     call = ("policy", "explain", "--dir", mesh.path, "--to", "production/shop", "--json")
-    call += ("--from", f"spiffe://{DOMAIN}/ns/production/sa/front")
-    told = hauberk(*call, "--path", "/explained")
+    caller = ("--from", f"spiffe://{DOMAIN}/ns/production/sa/front")
+    told = hauberk(*call, *caller, "--path", "/explained")
     assert told.status == 0
     assert told.data["digest"] == mesh.get("/admin/status")["policy"]
-    assert hauberk(*call, "--path", "/other").status == 1
+    assert hauberk(*call, *caller, "--path", "/other").status == 1
 
 
 @pytest.mark.parametrize("wrong", [("--to", "shop"), ("--to", "a/b/c"), ("--to", "a/b", "--from", "order-service")])

@@ -110,7 +110,8 @@ class Authority:
         self._revoked: tuple[Resource | None, Revocations] = (None, NO_REVOCATIONS)
         state.publish("log.pub", self.ledger.verifier.encode() + b"\n")
         if state.first:  # so that a ledger without entries is never that of a finished start
-            self.record("authority.created", data={"trust_domain": domain, "root": self.roots.signer})
+            me = str(SpiffeId.service(domain, NAMESPACE, ACCOUNT))
+            self.record("authority.created", actor=me, data={"root": self.roots.signer})
         state.complete()
         self._publish_bundles()
         self._publish_revocations()
