@@ -421,7 +421,7 @@ def events_page() -> str:
     out.append(
         "\nEqual denials beyond `records.fold_rate` per caller, rule and second are counted instead of written one by"
         " one: the counting entry has the type with `.folded` behind it, such as `policy.denied.folded`, and"
-        " `data.count`, `data.first` and `data.last`.\n"
+        " `data.count`, `data.first`, `data.last` and in `data.incidents` the first hundred ids that callers were told.\n"
     )
     return "\n".join(out)
 

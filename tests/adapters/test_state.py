@@ -1,5 +1,6 @@
 """The state directory: it starts once, resumes always, and refuses whatever looks taken away or exposed."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -191,3 +192,31 @@ def test_the_two_kinds_of_refusal_are_told_apart(tmp_path: Path) -> None:
         start(path)
     assert found.value.code == "HBK-210"
     assert found.value.context["path"] == str(path / "private" / "log.sealed")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_directory_of_another_user_is_refused_and_nothing_is_written_through_his_link(tmp_path: Path) -> None:
+    path, victim = tmp_path / "state", tmp_path / "victim"
+    path.mkdir(mode=0o755)
+    victim.write_text("precious")
+    (path / ".log.pub.part").symlink_to(victim)
+    os.chown(path, 1234, 1234)
+    assert refusal(path) == "HBK-210"
+    os.chown(path, 0, 0)  # even in a directory of ours a link left there is not followed
+    start(path)
+    assert victim.read_text() == "precious"
+    assert (path / "log.pub").read_bytes() == b"public"
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o757, 0o777])
+def test_a_directory_a_group_or_others_may_write_is_refused(tmp_path: Path, mode: int) -> None:
+    start(tmp_path / "state")
+    (tmp_path / "state").chmod(mode)
+    assert refusal(tmp_path / "state") == "HBK-210"
+
+
+def test_a_place_where_no_directory_can_be_is_a_typed_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError) as found:
+        StateDirectory(tmp_path / "file", DOMAIN)
+    assert found.value.code == "HBK-901"

@@ -125,7 +125,7 @@ def test_two_processes_talk_are_told_apart_and_the_record_proves_it(up: Up) -> N
             answer = http.get("/admin")
             assert answer.status_code == 403
             incident = answer.json()["incident"]
-            shown = data("ledger", "show", "--incident", incident, cwd=up.cwd)
+            (shown,) = data("ledger", "show", "--incident", incident, cwd=up.cwd)
             assert shown["actor"].endswith("/sa/front")
             assert data("ledger", "proof", shown["position"], cwd=up.cwd)["leaf"]
             old = ask(up.cwd, "GET", "/admin/svids")

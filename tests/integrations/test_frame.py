@@ -505,3 +505,31 @@ def test_lifespan_passes_through_untouched(runtime: Runtime) -> None:
     exchange = ask(protect(app, runtime), scope, [{"type": "lifespan.startup"}])
     assert exchange.sent == [{"type": "lifespan.startup.failed", "message": "why"}]
     assert seen[0] is scope
+
+
+def test_a_websocket_refused_by_the_application_with_a_500_shows_nothing_of_it(
+    memory: Memory, runtime: Runtime
+) -> None:
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.http.response.start", "status": 500, "headers": []})
+        await send({"type": "websocket.http.response.body", "body": SECRET.encode()})
+
+    exchange = ask(protect(app, runtime), socket_scope(), CONNECT)
+    assert exchange.sent == [{"type": "websocket.close", "code": 1011}]
+    assert memory.wait_for(1, type="request.failed")
+
+
+def test_a_policy_on_a_header_is_not_fooled_by_white_space() -> None:
+    deny = OPEN + (
+        "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n"
+        "metadata: {name: no-admins, namespace: shop}\n"
+        "spec: {action: DENY, rules: [{when: [{key: 'request.headers[x-role]', values: [admin]}]}]}\n"
+    )
+    guarded = make_runtime(policy=deny)
+    try:
+        assert ask(protect(hello, guarded), http()).status == 200
+        for value in (b"admin", b"admin ", b"admin\t", b" admin"):
+            headers = [(b"x-role", value)]
+            assert ask(protect(hello, guarded), http(headers=headers)).code == "HBK-300"
+    finally:
+        guarded.close()

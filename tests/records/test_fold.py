@@ -16,7 +16,8 @@ from hauberk.core.event import Event, Receipt
 from hauberk.errors import RecordsError
 from hauberk.records import fold as fold_module
 from hauberk.records._encode import decode_event
-from hauberk.records.fold import FOLDED, Folder, after
+from hauberk.records.fold import FOLDED, MAX_INCIDENTS, Folder, after
+from hauberk.records.view import last_entries
 from tests.records.made import PATIENCE, Book, Shelf, event
 
 NEVER = 3600.0  # the interval of a folder that flushes only when told to
@@ -254,3 +255,25 @@ def test_after_tells_the_receipt_or_the_error() -> None:
     good.set_result(receipt)
     bad.set_exception(error)
     assert told == [receipt, error]
+
+
+def test_whoever_quotes_an_incident_is_found_in_a_flood_too_and_a_forger_is_shown_as_one(tmp_path: Path) -> None:
+    book = Book(tmp_path)
+    folder = Folder(book.ledger, rate=2, clock=ManualClock())
+    told = [f"{number:016x}" for number in range(MAX_INCIDENTS + 50)]
+    futures = [folder.submit(denial(incident=incident)) for incident in told]
+    for future in futures:
+        future.result(PATIENCE)
+    book.write(replace(event(type="request.allowed"), incident=told[7], stream="/services/a/evil"))
+    book.write(replace(event(type="request.allowed"), data={"text": f'"incident":"{told[8]}"'}))
+
+    def about(incident: str) -> list[tuple[str, str]]:
+        found = last_entries(book.ledger.entries, book.ledger.head().size, 10, incident=incident)
+        return [(one.type, one.stream) for one in found]
+
+    assert [kind for kind, _ in about(told[0])] == ["policy.denied"]
+    assert [kind for kind, _ in about(told[8])] == ["policy.denied" + FOLDED]
+    assert sorted(kind for kind, _ in about(told[7])) == ["policy.denied" + FOLDED, "request.allowed"]
+    assert about(told[-1]) == []  # beyond what one entry of counts keeps
+    folder.close()
+    book.close()

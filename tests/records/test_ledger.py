@@ -384,3 +384,23 @@ def test_any_mixture_of_new_and_known_events_makes_one_verifiable_log(batches: l
     if known:
         assert verify_store(store, ledger.verifier).size == len(known)
     ledger.close()
+
+
+def test_when_the_sequencer_ends_by_accident_nobody_waits_for_ever(gate: Gate, ledger: Ledger) -> None:
+    def broken() -> Event:
+        raise OSError("a draft must not raise")  # and this one does
+
+    gate.open.clear()
+    first = ledger.submit(event())
+    assert gate.entered.wait(PATIENCE)
+    assert ledger.offer(broken) is None
+    waiting = ledger.submit(event())
+    hook, threading.excepthook = threading.excepthook, lambda _: None
+    try:
+        gate.open.set()
+        first.result(PATIENCE)
+        assert refusal(waiting) == "HBK-703"
+        ledger._thread.join(PATIENCE)
+    finally:
+        threading.excepthook = hook
+    assert refusal(ledger.submit(event())) == "HBK-706"

@@ -337,3 +337,23 @@ def test_any_flipped_byte_of_any_column_is_found(
         assert isinstance(error.context["position"], int)
 
     flipped()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE head SET checkpoint = CAST(checkpoint AS TEXT)",
+        "UPDATE head SET checkpoint = NULL",
+        "UPDATE head SET frontier = NULL",
+        "UPDATE head SET size = 'many'",
+        "UPDATE head SET epoch = NULL",
+        "UPDATE tile SET data = NULL",
+        "UPDATE tile SET data = 'text'",
+        "UPDATE entry SET leaf = NULL",
+        "UPDATE entry SET meta = CAST(meta AS TEXT)",
+        "UPDATE entry SET position = 'first' WHERE position = 3",
+    ],
+)
+def test_values_of_another_type_are_tampering_like_any_other(path: Path, change: str) -> None:
+    sql(path, change)
+    assert isinstance(found(path).context["position"], int)

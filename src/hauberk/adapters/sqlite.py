@@ -22,7 +22,7 @@ from msgspec.structs import astuple
 from hauberk.adapters._write import check_append, check_row
 from hauberk.core.event import Entry
 from hauberk.core.ports import Append, Delete, Head, Put, Row, Write
-from hauberk.errors import Conflict, RecordsError
+from hauberk.errors import Conflict, RecordsError, Tampered
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS head (log TEXT PRIMARY KEY, size INTEGER, frontier BLOB, checkpoint BLOB, epoch INTEGER)
@@ -257,7 +257,9 @@ class SqliteStore:
             row = reader.execute(query, (log, level, index)).fetchone()
         if row is None:
             raise RecordsError("HBK-707", "no such tile", level=level, index=index)
-        return bytes(row[0])
+        if not isinstance(row[0], bytes):
+            raise Tampered("a tile holds something else than was written", position=index << 8 * (level + 1))
+        return row[0]
 
     def get(self, space: str, key: bytes) -> Row | None:
         """Return a live row or None."""
@@ -294,7 +296,11 @@ class SqliteStore:
 def _head(connection: sqlite3.Connection, log: str) -> Head:
     query = "SELECT size, frontier, checkpoint, epoch FROM head WHERE log = ?"
     row = connection.execute(query, (log,)).fetchone()
-    return Head(*row) if row else Head()
+    if row is None:
+        return Head()
+    if tuple(map(type, row)) != (int, bytes, bytes, int):
+        raise Tampered("the head of the log holds something else than was written", position=0)
+    return Head(*row)
 
 
 def _row(connection: sqlite3.Connection, space: str, key: bytes, now: float) -> Row | None:

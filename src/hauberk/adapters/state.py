@@ -22,7 +22,7 @@ from hauberk.errors import ConfigError, HauberkError, IdentityError
 
 DATABASE = "hauberk.db"
 PUBLISHED = ("root.pem", "log.pub")  # written once every secret has been made
-_WRITABLE = stat.S_IWOTH
+_WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class StateDirectory:
@@ -43,7 +43,12 @@ class StateDirectory:
         self.private = path / "private"
         self._trust_domain = trust_domain
         self._complete = self.private / "complete"
-        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        try:
+            path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                "HBK-901", "the state directory cannot be made", path=str(path), why=error.strerror
+            ) from None
         _check_shared(path)
         # What is public was made from secrets: where it is, they were, and none may be made anew.
         self._published = any(path.joinpath(name).exists() for name in PUBLISHED)
@@ -110,8 +115,11 @@ class StateDirectory:
         """Write a public file atomically, mode 0644, and return its path."""
         path = self.path / name
         part = path.with_name(f".{name}.part")
-        part.write_bytes(data)
-        part.chmod(0o644)
+        part.unlink(missing_ok=True)  # of a start that was killed; a link, if it is one, and not what it points to
+        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            os.fchmod(file.fileno(), 0o644)
         part.replace(path)
         return path
 
@@ -128,9 +136,11 @@ def _check_shared(path: Path) -> None:
     Raises:
         IdentityError: HBK-210.
     """
-    mode = path.stat().st_mode
-    if mode & _WRITABLE:
-        raise IdentityError("HBK-210", "open to others", path=str(path), mode=f"{stat.S_IMODE(mode):04o}")
+    found = path.stat()
+    if found.st_uid not in {0, os.geteuid()}:
+        raise IdentityError("HBK-210", "the directory belongs to another user", path=str(path), owner=found.st_uid)
+    if found.st_mode & _WRITABLE:
+        raise IdentityError("HBK-210", "open to others", path=str(path), mode=f"{stat.S_IMODE(found.st_mode):04o}")
 
 
 def _before_start(check: Callable[[], None]) -> None:

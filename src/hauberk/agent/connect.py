@@ -7,6 +7,7 @@ feed is in force, so no request is ever served under no policies but the authori
 """
 
 import os
+import socket
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from hauberk.core.wire import Grant
 from hauberk.crypto.keyring import Pseudonyms
 from hauberk.crypto.x509 import parse_svid
 from hauberk.errors import ConfigError, IdentityError, explained
+from hauberk.identity.attest import peer_credentials
 from hauberk.identity.bundle import BundleSet, TrustBundle
 from hauberk.identity.jointoken import JoinToken
 from hauberk.identity.source import SvidSource
@@ -66,11 +68,34 @@ def _first_grant(csr: bytes, config: Config, environ: MutableMapping[str, str]) 
     path = Path(environ.get("HAUBERK_SOCKET") or Path(config.directory) / "workload.sock")
     if not path.exists():
         raise IdentityError("HBK-211", "no token, no descriptor, no workload socket", socket=str(path))
+    _check_listener(path)
     local = Remote.over_socket(path)
     try:
-        return local.attest(csr, environ.get("HAUBERK_IDENTITY_ENTRY"))
+        grant = local.attest(csr, environ.get("HAUBERK_IDENTITY_ENTRY"))
     finally:
         local.close()
+    found = parse_svid(grant.chain).spiffe_id.trust_domain
+    if "trust_domain" in config.origins and found != config.trust_domain:
+        raise IdentityError("HBK-209", "an authority of another trust domain answers there", trust_domain=found)
+    return grant
+
+
+def _check_listener(path: Path) -> None:
+    """Refuse a socket that somebody else listens on: whoever answers there says who we are, and whom to trust.
+
+    Raises:
+        IdentityError: HBK-207 the listener is neither root, nor we, nor the owner of the directory.
+        ConfigError: HBK-902 nobody listens.
+    """
+    try:
+        owner = path.parent.stat().st_uid
+        with socket.socket(socket.AF_UNIX) as line:
+            line.connect(str(path))
+            listener = peer_credentials(line).uid
+    except OSError as error:
+        raise ConfigError("HBK-902", "nobody listens on the workload socket", socket=str(path)) from error
+    if listener not in {0, os.geteuid(), owner}:
+        raise IdentityError("HBK-207", "another user listens on the workload socket", socket=str(path), uid=listener)
 
 
 def _token(environ: MutableMapping[str, str]) -> JoinToken | None:

@@ -18,6 +18,8 @@ from hauberk.errors import RecordsError, Tampered
 from hauberk.records.verify import verify_store
 from hauberk.records.view import entry_line, entry_view, last_entries, printable
 
+MAX_ALIKE = 10  # entries shown of one incident
+
 
 @click.group()
 def ledger() -> None:
@@ -68,7 +70,7 @@ def _found(directory: Path | None, wanted: dict[str, Any]) -> list[dict[str, Any
 
 
 def _read_log(store: SqliteStore, log: str, wanted: dict[str, Any]) -> Iterable[Entry]:
-    limit, stream, kind = wanted.get("limit") or 1, wanted.get("stream"), wanted.get("type")
+    limit, stream, kind = wanted.get("limit") or MAX_ALIKE, wanted.get("stream"), wanted.get("type")
     if wanted.get("after") is not None:
         return store.entries(log, after=wanted["after"], limit=limit, stream=stream, kind=kind)
     read, size = partial(store.entries, log), store.head(log).size
@@ -102,7 +104,7 @@ def listed(  # noqa: PLR0917  # click passes one argument per option
 @directory_option
 @json_option
 def show(position: int | None, incident: str | None, directory: Path | None, as_json: bool) -> None:  # noqa: FBT001  # click's flag
-    """Show one entry, by position or by incident."""
+    """Show one entry by position, or whatever names an incident; --json prints a list then."""
     if (position is None) == (incident is None):
         raise click.UsageError("give a position or --incident")
     wanted: dict[str, Any] = {"incident": incident} if incident else {"after": (position or 0) - 1, "limit": 1}
@@ -110,8 +112,10 @@ def show(position: int | None, incident: str | None, directory: Path | None, as_
     if not found or (position is not None and found[0]["position"] != position):
         note("error: no such entry")
         raise SystemExit(Exit.FINDING)
-    lines = [f"{key:<10} {_text(value)}" for key, value in found[0].items()]
-    emit(found[0], as_json=as_json, text="\n".join(lines))
+    texts = ["\n".join(f"{key:<10} {_text(value)}" for key, value in one.items()) for one in found]
+    emit(found if incident else found[0], as_json=as_json, text="\n\n".join(texts))
+    if len(found) > 1:
+        note("several entries name this incident: the stream says whose word each is")
 
 
 def _text(value: object) -> str:

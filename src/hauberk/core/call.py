@@ -23,10 +23,14 @@ class Headers:
         self.raw = raw
 
     def get(self, name: str) -> str | None:
-        """Return the values of `name` (any case) joined by a comma as Envoy does, or None when absent."""
+        """Return the values of `name` (any case) joined by a comma as Envoy does, or None when absent.
+
+        White space around a value is no part of it (RFC 9110 section 5.5). Bytes are read as UTF-8, as policies are
+        written; what is no UTF-8 stays apart as surrogates, which no policy holds.
+        """
         wanted = name.lower().encode("latin-1")
-        found = [value for key, value in self.raw if key == wanted]
-        return b",".join(found).decode("latin-1") if found else None
+        found = [value.strip(b" \t") for key, value in self.raw if key == wanted]
+        return b",".join(found).decode("utf-8", "surrogateescape") if found else None
 
     def __repr__(self) -> str:
         return f"Headers({len(self.raw)} fields)"

@@ -280,14 +280,12 @@ class _Exchange:
         if self.unsettled:
             return _nothing()
         kind = message["type"]
-        if kind == "http.response.start":
-            if message["status"] == INTERNAL_ERROR:
+        if kind == "http.response.start" or kind in _WEBSOCKET_STARTS:
+            if message.get("status") == INTERNAL_ERROR:
                 self.unsettled = True
                 return _nothing()
             self._started = True
-        elif kind in _WEBSOCKET_STARTS:
-            self._started = True
-            self._more = False
+            self._more = self._more and kind == "http.response.start"
         return self._send(message)
 
     async def _refuse_late(self) -> None:

@@ -21,6 +21,7 @@ from hauberk.records.inbox import promise
 RATE = 10  # entries of their own per second and key; enough to see a mistake in detail
 INTERVAL = 0.1  # seconds between two writes of counts; also the longest a counted caller waits for his answer
 MAX_KEYS = 4096  # keys per second; the rest share one, so that made-up keys cannot grow memory
+MAX_INCIDENTS = 100  # ids kept in one entry of counts, so that a caller who quotes one is found; 2 KiB at most
 FOLDED = ".folded"
 _OTHERS = ("*", "*", "*", "")
 
@@ -30,12 +31,13 @@ _Key = tuple[str, str, str, str]
 class _Fold:
     """What is being counted under one key."""
 
-    __slots__ = ("first", "future", "last", "count")  # noqa: RUF023  # in the order of time
+    __slots__ = ("first", "future", "last", "count", "incidents")  # noqa: RUF023  # in the order of time
 
     def __init__(self, first: Event) -> None:
         self.first = first
         self.last = first.time_ns
         self.count = 0
+        self.incidents: list[str] = []  # what callers were told, the first MAX_INCIDENTS of them
         self.future: Future[Receipt] = promise()  # many wait for it: none of them may cancel it for the others
 
 
@@ -97,6 +99,8 @@ class Folder:
             if fold is None:
                 fold = self._folds[key] = _Fold(event)
             fold.count += 1
+            if event.incident and len(fold.incidents) < MAX_INCIDENTS:
+                fold.incidents.append(event.incident)
             fold.last = event.time_ns
         self._wake.set()
         return fold
@@ -127,7 +131,9 @@ class Folder:
 
 def _counted(key: _Key, fold: _Fold) -> Event:
     first = fold.first
-    data = {"count": fold.count, "first": first.time_ns, "last": fold.last}
+    data: dict[str, object] = {"count": fold.count, "first": first.time_ns, "last": fold.last}
+    if fold.incidents:
+        data["incidents"] = fold.incidents
     changes: dict[str, object] = {"id": uuid7(), "type": first.type + FOLDED, "data": data, "incident": ""}
     if key == _OTHERS:
         changes.update(type="denied" + FOLDED, actor="*", address="", code="", rule="", digest="")

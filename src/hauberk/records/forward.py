@@ -11,6 +11,7 @@ kept beside the spool.
 """
 
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -101,6 +102,7 @@ class Forwarder:
         self._next_try = 0.0
         self._held: list[_Job] = []  # taken without a future, could be put nowhere yet; at most a queue's worth
         self.unrecorded = 0  # events let go under `insecure_unrecorded`
+        self._at_work: list[_Job] = []  # taken out of the inbox and not settled yet
         self._failing = False  # the last batch could be put nowhere: whoever comes next waits for the outcome
         self.refused = 0  # events of spooled batches the authority refused for good
         self._closing = threading.Event()
@@ -121,10 +123,22 @@ class Forwarder:
         return self.submit(made(event))
 
     def _run(self) -> None:
+        try:
+            self._follow()
+        finally:  # however it ends, nobody may wait for ever
+            self._closing.set()
+            self._inbox.close()
+            for job in [*self._at_work, *(self._inbox.take(sys.maxsize, _weight) or ())]:
+                if job.done is not None and not job.done.done():
+                    job.done.set_exception(RecordsError("HBK-703", "recording has ended"))
+
+    def _follow(self) -> None:
         while (jobs := self._inbox.take(BATCH, _weight, timeout=self._patience())) is not None:
+            self._at_work = jobs
             self._catch_up()
             if jobs:
                 self._deliver(jobs)
+            self._at_work = []
         self._catch_up()
         if self._held:
             _log.error("%d events could not be recorded before the end", len(self._held))

@@ -8,6 +8,7 @@ a log that was edited under us is refused rather than continued.
 """
 
 import logging
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -60,6 +61,8 @@ class _Job(msgspec.Struct, gc=False):
         if self.done is None:
             if isinstance(outcome, RecordsError):
                 _log.error("an event could not be recorded: %s", outcome.code)
+        elif self.done.done():
+            return
         elif isinstance(outcome, RecordsError):
             self.done.set_exception(outcome)
         else:
@@ -116,6 +119,7 @@ class Ledger:
         self._versions: dict[str, int] = {}
         self._inbox: Inbox[_Job] = Inbox(queue_size, LINGER)
         self._held: list[_Job] = []  # nobody waits for them and the disk failed; at most what the queue held
+        self._at_work: list[_Job] = []  # taken out of the inbox and not settled yet
         self._failing = False  # the last write met a failing disk: whoever comes next waits for the outcome
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"ledger {origin}", daemon=True)
@@ -125,7 +129,8 @@ class Ledger:
         frontier = Frontier.decode(head.size, head.frontier)
         if head.size:
             try:
-                signed = verify_checkpoint(head.checkpoint.decode(), self.origin, self._signer.public)
+                text = head.checkpoint.decode("utf-8", "replace")
+                signed = verify_checkpoint(text, self.origin, self._signer.public)
             except RecordsError as error:
                 raise Tampered("the stored checkpoint is not ours", position=head.size) from error
             if (signed.size, signed.root) != (head.size, frontier.root()):
@@ -163,9 +168,20 @@ class Ledger:
         return self.submit(made(event))
 
     def _run(self) -> None:
+        try:
+            self._follow()
+        finally:  # however it ends, nobody may wait for ever
+            self._closing.set()
+            self._inbox.close()
+            for job in [*self._at_work, *(self._inbox.take(sys.maxsize, _weight) or ())]:
+                job.settle(RecordsError("HBK-703", "recording has ended"))
+
+    def _follow(self) -> None:
         while (jobs := self._inbox.take(BATCH, _weight, timeout=RETRY if self._held else None)) is not None:
+            self._at_work = [*self._held, *jobs]
             held, self._held = self._held, []
             self._write([*held, *(job for job in jobs if self._prepared(job))])
+            self._at_work = []
         held, self._held = self._held, []
         self._write(held)
         if self._held:

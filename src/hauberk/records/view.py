@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from hauberk.core.event import Entry
 from hauberk.errors import RecordsError
 from hauberk.records._encode import decode_event
+from hauberk.records.fold import FOLDED
 
 WINDOW = 1_000  # entries at the end of a log that are looked at first
 MAX_SHOWN = 200  # characters of a field in a line, bytes of what cannot be read
@@ -60,6 +61,15 @@ def entry_line(view: Mapping[str, object]) -> str:
     return f"{view['position']:>7}  {view['time']}  {printable(view['type']):<24} {who}  {what}".rstrip()
 
 
+def _tells(entry: Entry, incident: str) -> bool:
+    """Tell whether an entry is about an incident: under its own id, or among those it counts.
+
+    Quotes within a text are escaped in both parts, so no text a producer chose looks like the field.
+    """
+    quoted = f'"{incident}"'.encode()
+    return b'"incident":' + quoted in entry.meta or (entry.type.endswith(FOLDED) and quoted in entry.public)
+
+
 def last_entries(
     read: Callable[..., Iterable[Entry]],
     size: int,
@@ -77,14 +87,14 @@ def last_entries(
         limit: how many at most.
         stream: only of this stream.
         kind: only of this type.
-        incident: only those with this incident id.
+        incident: only those about this incident. A producer may write an id it was told into its own stream, so there
+            can be several: the stream says whose word each is.
     """
     window = max(limit, WINDOW)
-    mark = f'"incident":"{incident}"'.encode() if incident else b""
     while True:
         after = size - 1 - window
         entries = read(after=max(-1, after), stream=stream, kind=kind, limit=size)
-        found = deque((entry for entry in entries if mark in entry.meta), limit)
+        found = deque((entry for entry in entries if not incident or _tells(entry, incident)), limit)
         if len(found) == limit or after < 0:
             return list(found)
         window *= 4
