@@ -1,6 +1,7 @@
 # Every target starts from a bare python3: it makes what it needs, shows what it does, and is fast the second time.
 PYTHON ?= python3
-RUN := $(or $(BOOTSTRAP_VENV),.venv)/bin
+VENV := $(or $(BOOTSTRAP_VENV),.venv)
+RUN := $(VENV)/bin
 
 .PHONY: demo test lint bench docs pins clean
 
@@ -31,4 +32,4 @@ pins:  ## compile requirements/*.txt again
 	@sh scripts/pins.sh $(RUN)/uv
 
 clean:  ## remove what the other targets made
-	rm -rf $(RUN)/.. docs/_build dist
+	rm -rf "$(VENV)" docs/_build dist

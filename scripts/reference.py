@@ -49,7 +49,7 @@ EVENTS = {
     "admin.root.finish": ("authority", "a rotation of the root: the old root is trusted no longer"),
     "admin.root.prepare": ("authority", "a rotation of the root: a new root is trusted beside the old one"),
     "admin.revoked": ("authority", "an administrator revoked ids or serials; written before it takes effect"),
-    "edge.denied": ("service", "a request, or bytes that never became one, was refused as malformed or too large"),
+    "edge.denied": ("both", "a request, or bytes that never became one, was refused as malformed or too large"),
     "identity.denied": ("both", "the authority refused an identity, or a service refused a revoked peer"),
     "authority.created": ("authority", "the first start of this authority; the first entry of its ledger"),
     "identity.issued": ("authority", "an X.509-SVID was issued: first one, renewal, or the authority's own"),
@@ -421,7 +421,7 @@ def events_page() -> str:
     out.append(
         "\nEqual denials beyond `records.fold_rate` per caller, rule and second are counted instead of written one by"
         " one: the counting entry has the type with `.folded` behind it, such as `policy.denied.folded`, and"
-        " `data.count`, `data.first`, `data.last` and in `data.incidents` the first hundred ids that callers were told.\n"
+        " `data.count`, `data.first`, `data.last`, and in `data.incidents` the first hundred ids callers were told.\n"
     )
     return "\n".join(out)
 

@@ -85,6 +85,10 @@ class Violation(Protocol):
     def peer(self) -> Principal:
         """Who sent them."""
 
+    @property
+    def address(self) -> str:
+        """From where; empty on a Unix socket."""
+
 
 class Runtime:
     """What protects one service. Make one with `Runtime.embedded()` or `hauberk.connect()`; close it at the end.
@@ -320,12 +324,17 @@ class Runtime:
 
     def report_violation(self, code: str, violation: Violation) -> None:
         """Take note of bytes that never became a request; called by the server."""
+        actor, address = violation.peer.id, self.pseudonyms.of("address", violation.address)
         self.recorder.offer(
-            self.event("edge.denied", "deny", actor=violation.peer.id, code=code, incident=violation.incident)
+            self.event("edge.denied", "deny", actor=actor, address=address, code=code, incident=violation.incident)
         )
 
     def report_handshake(self, reason: str) -> None:
-        """Take note of a failed handshake; called by the server."""
+        """Take note of a failed handshake; called by the server.
+
+        The record names no address, and such records are folded together whoever caused them: the TLS object that
+        fails knows its peer's bytes and not its socket.
+        """
         self.recorder.offer(self.event("transport.denied", "deny", code="HBK-101", rule=reason[:MAX_PATH]))
 
     # life

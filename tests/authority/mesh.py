@@ -18,6 +18,7 @@ from hauberk.authority.serve import run
 from hauberk.core.clock import SystemClock
 from hauberk.core.config import Config, load
 from hauberk.core.wire import EntryForm, PolicyFile, PolicyForm, RevokeForm, TokenForm, TokenReply
+from hauberk.integrations.uvicorn import new_loop
 from hauberk.runtime import Runtime
 
 DOMAIN = "example.org"
@@ -73,7 +74,7 @@ class Mesh:
     def start(self) -> None:
         self.authority = Authority(self.path, self.config(), clock=self.clock)
         ready = threading.Event()
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_loop()
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
 

@@ -21,6 +21,7 @@ import pytest
 
 from hauberk.agent.remote import Remote, authority_id, join, new_request
 from hauberk.authority.api import STRANGERS
+from hauberk.authority.refusals import Attempt
 from hauberk.core.spiffe import SpiffeId
 from hauberk.core.wire import EntryForm
 from hauberk.crypto.x509 import CertificateAuthority, WorkloadKey, fingerprint, parse_svid
@@ -193,6 +194,8 @@ def test_with_the_files_left_open_the_kernel_still_says_who_he_is(mesh: Mesh) ->
             status, text = knock(private / "admin.sock", method, path, "{}", uid=NOBODY)
             assert (status, json.loads(text)["code"]) == (403, "HBK-212")
             assert set(json.loads(text)) == PROBLEM
+            (entry,) = mesh.get(f"/admin/ledger?incident={json.loads(text)['incident']}")
+            assert (entry["type"], entry["actor"], entry["rule"]) == ("identity.denied", f"uid:{NOBODY}", "admin")
         assert knock(private / "admin.sock", "GET", "/admin/status")[0] == 200
     finally:
         (private / "admin.sock").chmod(0o600)
@@ -350,13 +353,13 @@ def test_a_flood_of_strangers_does_not_keep_services_and_the_administrator_waiti
     release, line = threading.Event(), remote(mesh, svid_source(mesh, "shop"))
     real, lock, inside, peak = mesh.authority.join, threading.Lock(), [0], [0]
 
-    def slow(secret: bytes, request: bytes) -> object:
+    def slow(secret: bytes, request: bytes, attempt: Attempt) -> object:
         with lock:
             inside[0] += 1
             peak[0] = max(peak[0], inside[0])
         try:
             release.wait(20)
-            return real(secret, request)
+            return real(secret, request, attempt)
         finally:
             with lock:
                 inside[0] -= 1

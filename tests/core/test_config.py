@@ -1,5 +1,7 @@
 """The configuration tree: who set what, and that nothing unknown, mistyped or dangerous slips in unseen."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -59,6 +61,96 @@ def test_the_file_is_found_by_variable_then_by_name(tmp_path: Path, monkeypatch:
         load(environ={"HAUBERK_CONFIG": str(tmp_path / "absent.toml")})
     with refuses("HBK-901"):
         load(environ={"HAUBERK_CONFIG": ""})
+
+
+def _give_away(path: Path, patch: pytest.MonkeyPatch) -> None:
+    """Make the file belong to somebody else, or, where that takes root, make us somebody else."""
+    if os.geteuid() == 0:
+        os.chown(path, 65_534, 65_534, follow_symlinks=False)
+    else:
+        patch.setattr(os, "geteuid", lambda: 65_534)
+
+
+def _open_up(path: Path, _patch: pytest.MonkeyPatch) -> None:
+    path.chmod(0o646)
+
+
+def _link_away(path: Path, patch: pytest.MonkeyPatch) -> None:
+    """Put a link of somebody else to a file of ours in its place."""
+    path.rename(path.with_name("ours.toml"))
+    path.symlink_to("ours.toml")
+    _give_away(path, patch)
+
+
+def _pipe(path: Path, _patch: pytest.MonkeyPatch) -> None:
+    path.unlink()
+    os.mkfifo(path)  # opening it would wait for a writer
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (_give_away, "somebody else"),
+        (_open_up, "everybody may write"),
+        (_link_away, "somebody else"),
+        (_pipe, "not a regular file"),
+    ],
+)
+def test_a_file_that_others_may_have_left_in_the_working_directory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path, pytest.MonkeyPatch], None], why: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path, "[records]\ninsecure_unrecorded = true\n")
+    path.chmod(0o644)
+    assert load(environ={}).records.insecure_unrecorded  # ours alone: believed
+    spoil(path, monkeypatch)
+    with refuses("HBK-901") as caught:
+        load(environ={})
+    assert caught.value.context["file"] == str(path)
+    assert why in caught.value.detail
+
+
+def test_a_directory_or_a_loose_link_in_place_of_the_file_is_no_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hauberk.toml").mkdir()
+    with refuses("HBK-901"):
+        load(environ={})
+    (tmp_path / "hauberk.toml").rmdir()
+    (tmp_path / "hauberk.toml").symlink_to("nowhere")
+    assert load(environ={}).origins == {}
+
+
+def test_a_file_that_was_named_is_taken_as_it_is(tmp_path: Path) -> None:
+    path = write(tmp_path, 'trust_domain = "named.org"\n')
+    path.chmod(0o666)
+    assert load(path, environ={}).trust_domain == "named.org"
+    assert load(environ={"HAUBERK_CONFIG": str(path)}).trust_domain == "named.org"
+
+
+@pytest.mark.parametrize(
+    ("key", "most"),
+    [
+        ("limits.header_bytes", 2**20),
+        ("limits.header_count", 1_000),
+        ("limits.target_bytes", 2**16),
+        ("limits.body_bytes", 2**30),
+        ("transport.max_connection_seconds", 86_400),
+        ("authority.svid_seconds", 86_400),
+        ("authority.token_seconds", 86_400),
+    ],
+)
+def test_no_control_can_be_turned_off_with_a_large_number(tmp_path: Path, key: str, most: int) -> None:
+    table, _, name = key.partition(".")
+    for environ in ({}, {variable(key): str(most + 1)}):
+        with refuses("HBK-901") as caught:
+            load(write(tmp_path, "" if environ else f"[{table}]\n{name} = {most + 1}\n"), environ=environ)
+        assert caught.value.context["key"] == key
+    with refuses("HBK-901"):
+        load(environ={}, arguments={key: most + 1})
+    found = {name: value for name, value, _ in load(environ={variable(key): str(most)}).items()}
+    assert found[key] == most
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,18 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
+import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hauberk.core.config import Config, EdgeConfig
 from hauberk.core.limits import Limits
+from hauberk.crypto.keyring import Pseudonyms
 from hauberk.integrations.asgi import Receive, Scope, Send
+from hauberk.integrations.uvicorn import new_loop
 from tests.integrations.stage import (
     CALLER,
     PATIENCE,
@@ -21,6 +25,7 @@ from tests.integrations.stage import (
     Answer,
     Memory,
     Service,
+    Wire,
     identity,
     make_runtime,
     serving,
@@ -550,3 +555,116 @@ def test_many_clients_at_once_are_all_answered(service: Service) -> None:
     for thread in threads:
         thread.join(PATIENCE)
     assert statuses == [200] * 160
+
+
+# more connections than there is room for
+
+
+def idle(service: Service, count: int) -> list[socket.socket]:
+    """Connect and say nothing, not even the first byte of a handshake."""
+    return [socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE) for _ in range(count)]
+
+
+def hung_up(sock: socket.socket) -> bool:
+    """Tell whether the server closed this connection, without waiting."""
+    sock.setblocking(False)  # the standard library's signature
+    try:
+        return sock.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def test_stalled_handshakes_are_bounded_and_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uvloop, "new_event_loop", partial(new_loop, handshake_seconds=1.0))
+    with serving(APP, make_runtime(source=identity("server")), max_connections=8) as service:
+        silent = idle(service, 30)
+        until(lambda: sum(map(hung_up, silent)) >= 22)  # at once: there is no room for them
+        assert len(service.server.room) <= 8
+        until(lambda: all(map(hung_up, silent)))  # a handshake may not take longer than a second
+        assert service.ask(GET + b"\r\n").status == 200
+        for sock in silent:
+            sock.close()
+
+
+def test_without_a_small_bound_and_a_short_time_all_of_them_keep_their_descriptors() -> None:
+    with serving(APP, make_runtime(source=identity("server"))) as service:
+        silent = idle(service, 30)
+        until(lambda: len(service.server.room) == 30)
+        assert not any(map(hung_up, silent))
+        for sock in silent:
+            sock.close()
+
+
+def test_failed_handshakes_take_up_no_room() -> None:
+    with serving(APP, make_runtime(source=identity("server")), max_connections=4) as service:
+        for _ in range(5):
+            rubbish = idle(service, 4)
+            for sock in rubbish:
+                sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            until(lambda: len(service.server.room) == 0)
+            for sock in rubbish:
+                sock.close()
+        assert service.ask(GET + b"\r\n").status == 200
+
+
+def test_on_a_loop_of_asyncio_handshakes_that_ended_give_their_room_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uvloop, "new_event_loop", asyncio.new_event_loop)
+    with serving(APP, make_runtime(source=identity("server")), max_connections=4) as service:
+        silent = idle(service, 10)
+        until(lambda: sum(map(hung_up, silent)) >= 6)
+        for sock in silent:
+            sock.close()
+        until(lambda: len(service.server.room) == 0)
+        assert service.ask(GET + b"\r\n").status == 200
+
+
+@pytest.mark.parametrize("tls", [True, False])
+def test_a_connection_beyond_the_bound_is_closed_before_anything_is_parsed(*, tls: bool) -> None:
+    APP.started.clear()
+    with serving(APP, tls=tls, max_connections=3) as service:
+        wires = [service.connect() for _ in range(3)]
+        until(lambda: len(service.server.room) == 3)
+        assert [wire.ask(GET + b"\r\n").status for wire in wires] == [200] * 3
+        (one_more,) = idle(service, 1)
+        until(lambda: hung_up(one_more))
+        one_more.close()
+        assert len(APP.started) == 3
+        wires.pop().close()
+        until(lambda: len(service.server.room) == 2)
+        assert service.ask(GET + b"\r\n").status == 200
+        for wire in wires:
+            wire.close()
+
+
+def test_no_bound_is_beyond_half_of_the_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hauberk.integrations.uvicorn.resource.getrlimit", lambda _: (1024, 1024))
+    with serving(APP, tls=False) as service:
+        assert service.server.room.limit == 512
+
+
+# from where
+
+
+def test_a_flood_of_rubbish_from_one_address_does_not_hide_that_of_another() -> None:
+    memory = Memory()
+    with serving(APP, make_runtime(memory), tls=False) as service:
+
+        def rubbish(address: str) -> str:
+            with socket.create_connection(
+                ("127.0.0.1", service.port), timeout=PATIENCE, source_address=(address, 0)
+            ) as sock:
+                return str(Wire(sock).ask(GET + b"X-A: b\x00c\r\n\r\n").json()["incident"])
+
+        for _ in range(30):
+            rubbish("127.0.0.1")
+        incident = rubbish("127.0.0.2")
+        (event,) = memory.wait_for(1, incident=incident)
+    assert (event.type, event.actor) == ("edge.denied", "")
+    assert event.address == Pseudonyms(bytes(32)).of("address", "127.0.0.2")
+
+
+def test_a_header_reaches_the_application_without_the_white_space_behind_it(service: Service) -> None:
+    assert service.ask(GET + b"X-Role: admin \t\r\n\r\n").status == 200
+    assert (b"x-role", b"admin") in APP.headers[-1]

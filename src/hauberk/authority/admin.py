@@ -7,18 +7,20 @@ own or root. Errors carry their details: whoever gets here owns the authority.
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
-from starlette.concurrency import run_in_threadpool
+from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from hauberk.authority.authority import Authority
+from hauberk.authority.refusals import Attempt
 from hauberk.core.event import Entry
-from hauberk.core.ids import incident_id
 from hauberk.core.ports import PeerCredentials
+from hauberk.core.principal import ANONYMOUS
 from hauberk.core.spiffe import SpiffeId
 from hauberk.core.wire import EntryForm, PolicyForm, PolicyName, RevokeForm, RotationForm, TokenForm, TokenReply
 from hauberk.edge.problem import problem
@@ -27,6 +29,7 @@ from hauberk.identity.registration import RegistrationEntry
 from hauberk.records.view import entry_view, last_entries
 
 MAX_BODY = 32 * 1024 * 1024
+MAX_ALIKE = 10  # entries shown of one incident
 MAX_LISTED = 1_000
 _NUMBER = re.compile(r"-?[0-9]{1,18}\Z")  # fits a 64-bit number
 
@@ -63,21 +66,42 @@ def _plain(value: object) -> object:
     return value
 
 
-def _endpoint(command: Command) -> Callable[[Request], Any]:
-    async def serve(request: Request) -> Response:
-        try:
-            actor = _actor(request)
-        except IdentityError as error:  # whoever is no administrator learns the code and nothing else
-            status, headers, text = problem(error.code, incident_id())
-            return Response(text, status, {key.decode(): value.decode() for key, value in headers})
-        try:
-            body = await _body(request)
-            value = await run_in_threadpool(command, request, actor, body)
-        except HauberkError as error:
-            return _failure(error)
-        return Response(msgspec.json.encode(value), media_type="application/json")
+class _Desk:
+    """Where commands are taken: makes an endpoint of each.
 
-    return serve
+    Args:
+        authority: who records that somebody is no administrator.
+        pool: threads that only commands have, so that no other caller keeps one waiting.
+    """
+
+    def __init__(self, authority: Authority, pool: CapacityLimiter) -> None:
+        self._authority = authority
+        self._pool = pool
+
+    def __call__(self, command: Command) -> Callable[[Request], Any]:
+        """Return the endpoint of a command."""
+
+        async def serve(request: Request) -> Response:
+            try:
+                actor = _actor(request)
+            except IdentityError as error:
+                return await self._turn_away(request, error)
+            try:
+                body = await _body(request)
+                value = await to_thread.run_sync(partial(command, request, actor, body), limiter=self._pool)
+            except HauberkError as error:
+                return _failure(error)
+            return Response(msgspec.json.encode(value), media_type="application/json")
+
+        return serve
+
+    async def _turn_away(self, request: Request, error: HauberkError) -> Response:
+        """Record it; whoever is no administrator learns the code and nothing else."""
+        peer = request.scope.get("extensions", {}).get("hauberk", {}).get("peer", ANONYMOUS)
+        attempt = Attempt()
+        await to_thread.run_sync(partial(self._authority.refuse, error, "admin", peer.id, attempt), limiter=self._pool)
+        status, headers, text = problem((await attempt.settled(error)).code, attempt.incident)
+        return Response(text, status, {key.decode(): value.decode() for key, value in headers})
 
 
 async def _body(request: Request) -> bytes:
@@ -89,7 +113,7 @@ async def _body(request: Request) -> bytes:
     return bytes(data)
 
 
-def _entries(authority: Authority) -> list[Route]:
+def _entries(authority: Authority, desk: _Desk) -> list[Route]:
     def listed(_request: Request, _actor: str, _body: bytes) -> object:
         return [_entry_data(entry) for entry in authority.registry.entries()]
 
@@ -114,10 +138,10 @@ def _entries(authority: Authority) -> list[Route]:
         return TokenReply(authority.token(form.entry, actor, form.ttl).text())
 
     return [
-        Route("/admin/entries", _endpoint(listed), methods=["GET"]),
-        Route("/admin/entries", _endpoint(add), methods=["POST"]),
-        Route("/admin/entries/{name}", _endpoint(remove), methods=["DELETE"]),
-        Route("/admin/tokens", _endpoint(token), methods=["POST"]),
+        Route("/admin/entries", desk(listed), methods=["GET"]),
+        Route("/admin/entries", desk(add), methods=["POST"]),
+        Route("/admin/entries/{name}", desk(remove), methods=["DELETE"]),
+        Route("/admin/tokens", desk(token), methods=["POST"]),
     ]
 
 
@@ -131,7 +155,7 @@ def _entry_data(entry: RegistrationEntry) -> Mapping[str, object]:
     }
 
 
-def _policies(authority: Authority) -> list[Route]:
+def _policies(authority: Authority, desk: _Desk) -> list[Route]:
     def export(_request: Request, _actor: str, _body: bytes) -> object:
         current = authority.policies.current()
         return {
@@ -153,13 +177,13 @@ def _policies(authority: Authority) -> list[Route]:
         return {"revision": authority.remove_policy(form.kind, form.namespace, form.name, actor)}
 
     return [
-        Route("/admin/policies", _endpoint(export), methods=["GET"]),
-        Route("/admin/policies", _endpoint(apply), methods=["POST"]),
-        Route("/admin/policies/remove", _endpoint(remove), methods=["POST"]),
+        Route("/admin/policies", desk(export), methods=["GET"]),
+        Route("/admin/policies", desk(apply), methods=["POST"]),
+        Route("/admin/policies/remove", desk(remove), methods=["POST"]),
     ]
 
 
-def _identities(authority: Authority) -> list[Route]:
+def _identities(authority: Authority, desk: _Desk) -> list[Route]:
     def svids(_request: Request, _actor: str, _body: bytes) -> object:
         return list(authority.registry.svids())
 
@@ -182,21 +206,21 @@ def _identities(authority: Authority) -> list[Route]:
         return authority.rotate_root(form.step, actor, force=form.force)
 
     return [
-        Route("/admin/svids", _endpoint(svids), methods=["GET"]),
-        Route("/admin/revocations", _endpoint(revoke), methods=["POST"]),
-        Route("/admin/renewal", _endpoint(renew), methods=["POST"]),
-        Route("/admin/roots", _endpoint(roots), methods=["GET"]),
-        Route("/admin/roots", _endpoint(rotate), methods=["POST"]),
+        Route("/admin/svids", desk(svids), methods=["GET"]),
+        Route("/admin/revocations", desk(revoke), methods=["POST"]),
+        Route("/admin/renewal", desk(renew), methods=["POST"]),
+        Route("/admin/roots", desk(roots), methods=["GET"]),
+        Route("/admin/roots", desk(rotate), methods=["POST"]),
     ]
 
 
-def _ledger(authority: Authority) -> list[Route]:
+def _ledger(authority: Authority, desk: _Desk) -> list[Route]:
     def listed(request: Request, _actor: str, _body: bytes) -> object:
         query = request.query_params
         limit = min(max(1, _number(query.get("limit", "50"))), MAX_LISTED)
         stream, kind = query.get("stream"), query.get("type")
         if "incident" in query:
-            return [entry_view(entry) for entry in _last(authority, 1, incident=query["incident"])]
+            return [entry_view(entry) for entry in _last(authority, MAX_ALIKE, incident=query["incident"])]
         if "after" not in query:
             return [entry_view(entry) for entry in _last(authority, limit, stream=stream, kind=kind)]
         found = authority.ledger.entries(after=_number(query["after"]), stream=stream, kind=kind, limit=limit)
@@ -209,9 +233,9 @@ def _ledger(authority: Authority) -> list[Route]:
         return {"checkpoint": authority.ledger.checkpoint(), "key": authority.ledger.verifier}
 
     return [
-        Route("/admin/ledger", _endpoint(listed), methods=["GET"]),
-        Route("/admin/ledger/checkpoint", _endpoint(checkpoint), methods=["GET"]),
-        Route("/admin/ledger/{position}/proof", _endpoint(proof), methods=["GET"]),
+        Route("/admin/ledger", desk(listed), methods=["GET"]),
+        Route("/admin/ledger/checkpoint", desk(checkpoint), methods=["GET"]),
+        Route("/admin/ledger/{position}/proof", desk(proof), methods=["GET"]),
     ]
 
 
@@ -226,16 +250,17 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def admin_routes(authority: Authority) -> list[Route]:
-    """Return every route of the admin socket."""
+def admin_routes(authority: Authority, pool: CapacityLimiter) -> list[Route]:
+    """Return every route of the admin socket; commands run in threads of `pool`."""
+    desk = _Desk(authority, pool)
 
     def status(_request: Request, _actor: str, _body: bytes) -> object:
         return authority.status()
 
     return [
-        Route("/admin/status", _endpoint(status), methods=["GET"]),
-        *_entries(authority),
-        *_policies(authority),
-        *_identities(authority),
-        *_ledger(authority),
+        Route("/admin/status", desk(status), methods=["GET"]),
+        *_entries(authority, desk),
+        *_policies(authority, desk),
+        *_identities(authority, desk),
+        *_ledger(authority, desk),
     ]

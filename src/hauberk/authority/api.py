@@ -5,26 +5,29 @@
 * Workload socket: `/v1/attest` and `/v1/handover` for processes of this machine, attested by the kernel.
 * Admin socket: everything else, for the user who runs the authority.
 
-Callers of the first two learn a code and its constant text; the administrator learns the details too.
+Callers of the first two learn a code, its constant text and the incident id under which the record has the rest; the
+administrator learns the details at once. Strangers, the feed, the administrator and everybody else have threads of
+their own, so that nobody of one sort waits for one of another, and nobody keeps a thread while a refusal is recorded.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
 import msgspec
+from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from hauberk.authority.admin import admin_routes
 from hauberk.authority.authority import Authority
+from hauberk.authority.refusals import Attempt
 from hauberk.core.feed import HEARTBEAT
-from hauberk.core.ids import incident_id
 from hauberk.core.ports import PeerCredentials
+from hauberk.core.principal import ANONYMOUS
 from hauberk.core.wire import AttestRequest, BatchReply, HandoverRequest, JoinRequest, RenewRequest, TokenReply
 from hauberk.crypto.x509 import SvidInfo
 from hauberk.edge.problem import problem
@@ -47,12 +50,16 @@ kind: PeerAuthentication
 metadata: {name: default, namespace: hauberk-system}
 spec: {mtls: {mode: PERMISSIVE}}
 """
-# Requests of callers without an identity that are worked on at once: a flood of them waits in line and leaves the other
-# threads of the pool (forty) to services and the administrator.
-STRANGERS = 8
+# Threads of a listener for one sort of request each; more of that sort wait in line.
+STRANGERS = 8  # for callers without an identity
+SERVICES = 32  # for renewals and records
+FEED = 4
+ADMINISTRATION = 8
 SMALL = 65_536  # bytes of a request without documents
 _Form = TypeVar("_Form")
-Endpoint = Callable[[Request], Awaitable[Response]]
+_Asked = TypeVarTuple("_Asked")
+_Answer = TypeVar("_Answer")
+Endpoint = Callable[[Request, Attempt], Awaitable[Response]]
 
 
 async def read(request: Request, form: type[_Form], limit: int = SMALL) -> _Form:
@@ -87,22 +94,40 @@ def answer(value: object) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json")
 
 
-def refusal(error: HauberkError) -> Response:
-    """Return a problem that says no more than the code."""
-    status, headers, body = problem(error.code, incident_id())
+def refusal(error: HauberkError, incident: str) -> Response:
+    """Return a problem that says no more than the code, and where it is recorded."""
+    status, headers, body = problem(error.code, incident)
     return Response(body, status, {key.decode(): value.decode() for key, value in headers})
 
 
-def guarded(endpoint: Endpoint) -> Endpoint:
-    """Turn typed errors into problems."""
+async def run(pool: CapacityLimiter, method: Callable[[*_Asked], _Answer], *args: *_Asked) -> _Answer:
+    """Call a blocking method in a thread of `pool`."""
+    return await to_thread.run_sync(method, *args, limiter=pool)
+
+
+def guarded(authority: Authority, what: str, pool: CapacityLimiter, endpoint: Endpoint) -> Route:
+    """Return the route of `/v1/WHAT`, which turns typed errors into problems once they are recorded.
+
+    Args:
+        authority: who records.
+        what: is asked for.
+        pool: threads to record in what the endpoint itself refuses, such as a malformed body.
+        endpoint: answers, and hands the attempt on to the method that may refuse it.
+    """
+    pseudonyms = authority.state.keyring.pseudonyms()
 
     async def serve(request: Request) -> Response:
+        found = extension(request)
+        attempt = Attempt(pseudonyms.of("address", found["ends"][0].ip if "ends" in found else ""))
         try:
-            return await endpoint(request)
+            return await endpoint(request, attempt)
         except HauberkError as error:
-            return refusal(error)
+            if attempt.receipt is None:
+                actor = found.get("peer", ANONYMOUS).id
+                await run(pool, authority.refuse, error, what, actor, attempt)
+            return refusal(await attempt.settled(error), attempt.incident)
 
-    return serve
+    return Route(f"/v1/{what}", serve, methods=["GET" if what == "feed" else "POST"])
 
 
 def extension(request: Request) -> dict[str, Any]:
@@ -140,10 +165,12 @@ class FeedPoll:
 
     Args:
         authority: whose feed.
+        pool: threads to read it in.
     """
 
-    def __init__(self, authority: Authority) -> None:
+    def __init__(self, authority: Authority, pool: CapacityLimiter) -> None:
         self._authority = authority
+        self._pool = pool
         self._changed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self.forget = authority.publisher.listen(self._wake)
@@ -155,7 +182,7 @@ class FeedPoll:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    async def __call__(self, request: Request) -> Response:
+    async def answer(self, request: Request, _attempt: Attempt) -> Response:
         """Answer at once when there is something new, else with a heartbeat."""
         peer, after = svid(request), request.query_params.get("after", "0")
         if not after.isdecimal() or len(after) > 18:  # noqa: PLR2004  # digits of a 64-bit number
@@ -165,29 +192,28 @@ class FeedPoll:
         if int(after) == self._authority.publisher.number:
             with suppress(TimeoutError):  # silence: a heartbeat goes out
                 await asyncio.wait_for(changed.wait(), HEARTBEAT)
-        wire = await run_in_threadpool(self._authority.publisher.message, int(after))
+        wire = await run(self._pool, self._authority.publisher.message, int(after))
         return Response(wire, media_type="application/msgpack")
 
 
 def mesh_app(authority: Authority) -> Starlette:
     """Return the application of the TLS listener; make it in the loop that serves it."""
-    strangers = asyncio.Semaphore(STRANGERS)
+    strangers, services, feed = (CapacityLimiter(threads) for threads in (STRANGERS, SERVICES, FEED))
 
-    async def join(request: Request) -> Response:
+    async def join(request: Request, attempt: Attempt) -> Response:
         form = await read(request, JoinRequest)
-        async with strangers:
-            return answer(await run_in_threadpool(authority.join, form.secret, form.csr))
+        return answer(await run(strangers, authority.join, form.secret, form.csr, attempt))
 
-    async def renew(request: Request) -> Response:
+    async def renew(request: Request, attempt: Attempt) -> Response:
         form = await read(request, RenewRequest)
-        return answer(await run_in_threadpool(authority.renew, svid(request), form.csr))
+        return answer(await run(services, authority.renew, svid(request), form.csr, attempt))
 
-    async def records(request: Request) -> Response:
+    async def records(request: Request, attempt: Attempt) -> Response:
         wire = await read_bytes(request, authority.config.limits.body_bytes * 4)
-        positions = await run_in_threadpool(authority.take_batch, svid(request), wire)
+        positions = await run(services, authority.take_batch, svid(request), wire, attempt)
         return answer(BatchReply(tuple(positions)))
 
-    poll = FeedPoll(authority)
+    poll = FeedPoll(authority, feed)
 
     @asynccontextmanager
     async def life(_app: Starlette) -> AsyncIterator[None]:
@@ -197,37 +223,35 @@ def mesh_app(authority: Authority) -> Starlette:
     return Starlette(
         lifespan=life,
         routes=[
-            Route("/v1/join", guarded(join), methods=["POST"]),
-            Route("/v1/renew", guarded(renew), methods=["POST"]),
-            Route("/v1/records", guarded(records), methods=["POST"]),
-            Route("/v1/feed", guarded(poll.__call__), methods=["GET"]),
+            guarded(authority, "join", strangers, join),
+            guarded(authority, "renew", services, renew),
+            guarded(authority, "records", services, records),
+            guarded(authority, "feed", feed, poll.answer),
         ],
     )
 
 
 def workload_app(authority: Authority) -> Starlette:
-    """Return the application of the workload socket."""
-    strangers = asyncio.Semaphore(STRANGERS)
+    """Return the application of the workload socket; make it in the loop that serves it."""
+    strangers = CapacityLimiter(STRANGERS)
 
-    async def attest(request: Request) -> Response:
+    async def attest(request: Request, attempt: Attempt) -> Response:
         form, peer = await read(request, AttestRequest), local(request)
-        async with strangers:
-            return answer(await run_in_threadpool(authority.attest, peer, form.csr, form.entry))
+        return answer(await run(strangers, authority.attest, peer, form.csr, form.entry, attempt))
 
-    async def handover(request: Request) -> Response:
+    async def handover(request: Request, attempt: Attempt) -> Response:
         form, peer = await read(request, HandoverRequest), local(request)
-        async with strangers:
-            token = await run_in_threadpool(authority.handover, peer, form.entry)
+        token = await run(strangers, authority.handover, peer, form.entry, attempt)
         return answer(TokenReply(token.text()))
 
     return Starlette(
         routes=[
-            Route("/v1/attest", guarded(attest), methods=["POST"]),
-            Route("/v1/handover", guarded(handover), methods=["POST"]),
+            guarded(authority, "attest", strangers, attest),
+            guarded(authority, "handover", strangers, handover),
         ]
     )
 
 
 def admin_app(authority: Authority) -> Starlette:
-    """Return the application of the admin socket."""
-    return Starlette(routes=admin_routes(authority))
+    """Return the application of the admin socket; make it in the loop that serves it."""
+    return Starlette(routes=admin_routes(authority, CapacityLimiter(ADMINISTRATION)))

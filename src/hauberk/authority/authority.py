@@ -8,7 +8,6 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
@@ -18,7 +17,7 @@ from hauberk.adapters.state import StateDirectory
 from hauberk.authority.audience import Audience
 from hauberk.authority.policies import Applied, PolicyBook
 from hauberk.authority.publisher import Publisher
-from hauberk.authority.refusals import Refusals
+from hauberk.authority.refusals import Attempt, Refusals, in_time
 from hauberk.authority.registry import Registry, parse_serial
 from hauberk.authority.roots import Roots, check_ready
 from hauberk.core.call import Workload
@@ -48,6 +47,7 @@ from hauberk.identity.jointoken import JoinToken, grant, redeem
 from hauberk.identity.registration import RegistrationEntry, choose
 from hauberk.identity.revocation import NO_REVOCATIONS, Revocations
 from hauberk.identity.source import SvidSource
+from hauberk.policy.posture import weakened
 from hauberk.records.batch import decode_batch
 from hauberk.records.fold import Folder
 from hauberk.records.ledger import Ledger
@@ -55,12 +55,10 @@ from hauberk.records.ledger import Ledger
 NAMESPACE = "hauberk-system"
 ACCOUNT = "authority"
 HANDOVER_SECONDS = 60.0  # `hauberk run` hands its token on at once
-RECORD_SECONDS = 10.0  # what cannot be recorded by then is refused
 MAX_TOKEN_SECONDS = 86_400.0  # a join token that lies about for longer is a password
 _IDENTITY = "/authority/identity"
 _ADMIN = "/authority/admin"
 _POLICY = "/authority/policy"
-_Written = TypeVar("_Written")
 
 
 class Authority:
@@ -150,29 +148,31 @@ class Authority:
         Raises:
             RecordsError: HBK-703 it could not be recorded.
         """
+        return in_time(self._record(kind, stream, outcome, **fields))
+
+    def _record(self, kind: str, stream: str = _IDENTITY, outcome: str = "ok", **fields: object) -> Future[Receipt]:
         now = self._clock.time_ns()
         event = Event(id=uuid7(now_ns=now), type=kind, stream=stream, time_ns=now, outcome=outcome)
-        event = msgspec.structs.replace(event, **fields) if fields else event
-        return _in_time(self.recorder.submit(event))
+        return self.recorder.submit(msgspec.structs.replace(event, **fields) if fields else event)
 
     def command(self, actor: str, what: str, **data: object) -> Receipt:
         """Record an administrator's command."""
         return self.record(f"admin.{what}", _ADMIN, actor=actor, data=data)
 
-    def take_batch(self, peer: SvidInfo, wire: bytes) -> list[int]:
+    def take_batch(self, peer: SvidInfo, wire: bytes, attempt: Attempt | None = None) -> list[int]:
         """Append a service's batch and return the positions of its events.
 
         Raises:
             RecordsError: HBK-705 the batch is refused, or is another service's than the peer.
         """
-        with self._refusals("records", str(peer.spiffe_id)):
+        with self._refusals("records", str(peer.spiffe_id), attempt):
             producer, events = decode_batch(wire, self.roots.for_records, now_ns=self._clock.time_ns())
             if producer.spiffe_id != peer.spiffe_id:
                 raise RecordsError("HBK-705", "signed by another service", producer=str(producer.spiffe_id))
-        receipts = _in_time(self.ledger.append_batch(events))
+        receipts = in_time(self.ledger.append_batch(events))
         return [receipt.position for receipt in receipts if receipt.position is not None]
 
-    # identities
+    # identities; a method that takes an `attempt` leaves the receipt of a refusal there instead of waiting for it
 
     def own_source(self) -> SvidSource:
         """Return the authority's own identity, freshly issued."""
@@ -192,49 +192,53 @@ class Authority:
         key = WorkloadKey.generate()
         source.update(key=key, svid=self._own_svid(key))
 
-    def join(self, secret: bytes, csr: bytes) -> Grant:
+    def join(self, secret: bytes, csr: bytes, attempt: Attempt | None = None) -> Grant:
         """First SVID for a join token, which is used up.
 
         Raises:
             IdentityError: HBK-204 the token, HBK-203, HBK-212 the request, HBK-206 the identity is revoked.
         """
-        with self._refusals("join"):
+        with self._refusals("join", "", attempt):
             entry = self.registry.entry(redeem(self.store, secret, clock=self._clock))
             return self._issue(entry, csr, "join token", actor=str(entry.spiffe_id))
 
-    def attest(self, peer: PeerCredentials, csr: bytes, name: str | None) -> Grant:
+    def attest(self, peer: PeerCredentials, csr: bytes, name: str | None, attempt: Attempt | None = None) -> Grant:
         """First SVID for a process the kernel vouches for.
 
         Raises:
             IdentityError: HBK-207 not attested, HBK-205 no entry, HBK-203, HBK-212 the request, HBK-206 revoked.
         """
-        with self._refusals("attest", f"uid:{peer.uid}"):
+        with self._refusals("attest", f"uid:{peer.uid}", attempt):
             entry = choose(self.registry.entries(), self._attestor.attest(peer), name)
             return self._issue(entry, csr, "kernel", actor=f"uid:{peer.uid}")
 
-    def handover(self, peer: PeerCredentials, name: str | None) -> JoinToken:
+    def handover(self, peer: PeerCredentials, name: str | None, attempt: Attempt | None = None) -> JoinToken:
         """Return a short-lived join token for a process the kernel vouches for, to be handed to what it becomes.
 
         Raises:
             IdentityError: HBK-207 not attested, HBK-205 no entry, HBK-206 revoked.
         """
-        with self._refusals("attest", f"uid:{peer.uid}"):
+        with self._refusals("attest", f"uid:{peer.uid}", attempt):
             entry = choose(self.registry.entries(), self._attestor.attest(peer), name)
             self.revocations.refuse(str(entry.spiffe_id), "")
             return self._token(entry.name, HANDOVER_SECONDS, f"uid:{peer.uid}")
 
-    def renew(self, peer: SvidInfo, csr: bytes) -> Grant:
+    def renew(self, peer: SvidInfo, csr: bytes, attempt: Attempt | None = None) -> Grant:
         """Next SVID for the holder of a current one.
 
         Raises:
             IdentityError: HBK-205 not registered any more, HBK-203, HBK-212 the request, HBK-206 revoked.
         """
-        with self._refusals("renew", str(peer.spiffe_id)):
+        with self._refusals("renew", str(peer.spiffe_id), attempt):
             me = str(peer.spiffe_id)
             return self._issue(self.registry.entry_of(me), csr, "renewal", actor=me, parent=peer.serial)
 
-    def _refusals(self, what: str, actor: str = "") -> Refusals:
-        return Refusals(self.record, what, actor)
+    def refuse(self, error: HauberkError, what: str, actor: str, attempt: Attempt) -> None:
+        """Record that a request was refused before any method here saw it, such as for its form."""
+        self._refusals(what, actor, attempt).record(error)
+
+    def _refusals(self, what: str, actor: str, attempt: Attempt | None) -> Refusals:
+        return Refusals(self._record, what, actor, attempt)
 
     def _issue(self, entry: RegistrationEntry, csr: bytes, by: str, *, actor: str, parent: str = "") -> Grant:
         me, ca = str(entry.spiffe_id), self.ca
@@ -428,7 +432,7 @@ class Authority:
                 for line in self.audience.present()
             ],
             "ledger": {"origin": self.ledger.origin, "size": head.size},
-            "insecure": list(self.config.insecure()),
+            "insecure": [*self.config.insecure(), *weakened(self.policies.current())],
         }
 
     def close(self) -> None:
@@ -436,11 +440,3 @@ class Authority:
         self.recorder.close()
         self.store.close()
         self.state.close()
-
-
-def _in_time(written: Future[_Written]) -> _Written:
-    """Wait for a record, but not for ever."""
-    try:
-        return written.result(RECORD_SECONDS)
-    except TimeoutError:
-        raise RecordsError("HBK-703", "recording took too long") from None

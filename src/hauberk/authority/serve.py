@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import msgspec
-import uvloop
 
 from hauberk.authority.api import POLICY, admin_app, mesh_app, workload_app
 from hauberk.authority.authority import ACCOUNT, NAMESPACE, Authority
@@ -21,7 +20,7 @@ from hauberk.core.config import Config
 from hauberk.errors import ConfigError, HauberkError
 from hauberk.identity.source import SvidSource, renew_at
 from hauberk.integrations.asgi import protect
-from hauberk.integrations.uvicorn import Server
+from hauberk.integrations.uvicorn import Server, new_loop, raise_descriptors
 from hauberk.policy.parse import parse_documents
 from hauberk.policy.set import PolicySet
 from hauberk.records.fold import Folder
@@ -191,9 +190,10 @@ def up(directory: Path, config: Config, on_ready: Callable[[Mapping[str, object]
             loop.add_signal_handler(number, stop.set)
         await run(authority, on_ready, stop)
 
+    raise_descriptors()
     authority = Authority(directory, config)
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(main())
     finally:
         authority.close()

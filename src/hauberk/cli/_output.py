@@ -36,21 +36,42 @@ def emit(data: object, *, as_json: bool, text: str) -> None:
         text: what people see.
     """
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(data), indent=2).decode())
+        click.echo(_escaped(msgspec.json.format(msgspec.json.encode(data), indent=2).decode(), keep="\n"))
     elif text:
-        click.echo(text)
+        click.echo(_escaped(text, keep="\n\t"))
 
 
 def note(text: str) -> None:
     """Tell people something that is not data."""
     if text:
-        click.echo(text, err=True)
+        click.echo(_escaped(text, keep="\n\t"), err=True)
+
+
+def printable(value: object) -> str:
+    """Return text that is safe within a line: no control or direction characters, and no further line.
+
+    The whole of it, unlike `hauberk.records.view.printable`, which would also load the records for every command.
+    """
+    return _escaped(str(value))
+
+
+def _escaped(text: str, keep: str = "") -> str:
+    """Return text whose unprintable characters are written as in JSON, which so stays the same document."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in keep else _escape(char) for char in text)
+
+
+def _escape(char: str) -> str:
+    units = char.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 def fail(error: HauberkError) -> int:
     """Print `error:` and `hint:` lines and return the exit status that fits."""
     detail = ": ".join(part for part in (error.public, error.detail) if part)
     fields = ", ".join(f"{key} {_shown(value)}" for key, value in error.context.items())
+    detail, fields = printable(detail), printable(fields)
     note(f"error: {detail}" + (f" ({fields})" if fields else "") + f" [{error.code}]")
     if error.hint:
         note(f"hint: {error.hint}")

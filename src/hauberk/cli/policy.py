@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from hauberk.cli._authority import directory_option, fetch, pairs
-from hauberk.cli._output import Exit, emit, json_option, note
+from hauberk.cli._output import Exit, emit, json_option, note, printable
 from hauberk.core.call import Call, Headers
 from hauberk.core.config import load
 from hauberk.core.decision import Verdict
@@ -28,6 +28,7 @@ from hauberk.policy.whocan import who_can as answer
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path, exists=True)
+_YAML = frozenset({".yaml", ".yml"})  # what a runtime reads of a directory, too
 
 
 @click.group()
@@ -35,17 +36,51 @@ def policy() -> None:
     """Lint, explain, test, compare and apply policies."""
 
 
-def _files(paths: Iterable[Path]) -> list[tuple[str, str]]:
-    """Return name and text of each file; a directory stands for its `*.yaml`."""
-    found = [one for path in paths for one in (sorted(path.glob("*.yaml")) if path.is_dir() else [path])]
+def _read(path: Path) -> tuple[str, str]:
+    """Return name and text of a file."""
     try:
-        return [(str(path), path.read_text("utf-8")) for path in found]
+        return printable(path), path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise PolicyError("HBK-301", f"cannot be read: {error}") from None
 
 
+def _files(paths: Iterable[Path]) -> list[tuple[str, str]]:
+    """Return name and text of each file; a directory stands for the YAML files in it."""
+    return [_read(one) for path in paths for one in (_listed(path) if path.is_dir() else [path])]
+
+
+def _listed(directory: Path) -> list[Path]:
+    try:
+        found = sorted(it for it in directory.iterdir() if it.suffix in _YAML)
+    except OSError as error:
+        raise PolicyError("HBK-301", f"cannot be read: {error}") from None
+    if not found:
+        raise PolicyError("HBK-301", "no .yaml or .yml file in the directory", file=str(directory))
+    return found
+
+
+def _parsed(files: Iterable[tuple[str, str]]) -> list[Document]:
+    return [document for name, text in files for document in parse_documents(text, file=name)]
+
+
+def _some(found: list[Document], files: Iterable[tuple[str, str]]) -> list[Document]:
+    """Return the documents found; none is an error, since whoever names files means that they say something."""
+    if not found:
+        raise PolicyError("HBK-301", "there is no policy document in it", file=", ".join(name for name, _ in files))
+    return found
+
+
 def _documents(paths: Iterable[Path]) -> list[Document]:
-    return [document for name, text in _files(paths) for document in parse_documents(text, file=name)]
+    files = _files(paths)
+    return _some(_parsed(files), files)
+
+
+def _refuse_none(files: Iterable[tuple[str, str]]) -> None:
+    try:
+        found = _parsed(files)
+    except PolicyError:
+        return  # the authority refuses it as well, and records who tried
+    _some(found, files)
 
 
 def _set(paths: Iterable[Path], trust_domain: str) -> PolicySet:
@@ -63,9 +98,10 @@ def _in_force(directory: Path | None) -> tuple[PolicySet, int]:
 def _tell(findings: Iterable[Finding]) -> str:
     lines = []
     for found in findings:
-        lines.append(f"{found.file}:{found.line}: {found.severity.value}: {found.message} [{found.rule}] {found.field}")
+        told = f"{found.file}:{found.line}: {found.severity.value}: {found.message} [{found.rule}] {found.field}"
+        lines.append(printable(told))
         if found.fix:
-            lines += ["corrected:", *(f"    {line}" for line in found.fix.splitlines())]
+            lines += ["corrected:", *(f"    {printable(line)}" for line in found.fix.splitlines())]
     return "\n".join(lines)
 
 
@@ -182,7 +218,7 @@ def _told_row(result: Verdicts) -> str:
 @json_option
 def table_test(table: Path, files: tuple[Path, ...], trust_domain: str, as_json: bool) -> None:  # noqa: FBT001  # click's flag
     """Check a YAML table of calls and expected verdicts. Exit status 1 when one differs."""
-    ((name, text),) = _files([table])
+    name, text = _read(table)
     results = run_table(_set(files, trust_domain), parse_table(text, file=name))
     data = [{"row": it.row, "passed": it.passed, "explanation": it.explanation.data()} for it in results]
     emit(data, as_json=as_json, text="\n".join(_told_row(it) for it in results))
@@ -239,7 +275,9 @@ def diff(old: Path, new: Path, trust_domain: str, as_json: bool) -> None:  # noq
 @json_option
 def apply(files: tuple[Path, ...], force: bool, replace: bool, directory: Path | None, as_json: bool) -> None:  # noqa: FBT001  # click's flags
     """Put policies in force at every service. A refused push changes nothing."""
-    form = PolicyForm(tuple(PolicyFile(name, text) for name, text in _files(files)), force, replace)
+    read = _files(files)
+    _refuse_none(read)
+    form = PolicyForm(tuple(PolicyFile(name, text) for name, text in read), force, replace)
     try:
         done = fetch(directory, "POST", "/admin/policies", form)
     except PolicyError as error:

@@ -8,6 +8,7 @@ Every value knows where it came from (`Config.origins`), unknown keys are errors
 
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Annotated, Literal, cast, get_origin, get_type_hints
 
 import msgspec
 
-from hauberk.core.limits import Count, Limits, Seconds
+from hauberk.core.limits import Count, Limits, WithinDay
 from hauberk.errors import ConfigError
 
 PREFIX = "HAUBERK_"
@@ -93,10 +94,10 @@ class TransportConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     Args:
         max_connection_seconds: a connection older than this is closed, so that a revoked or rotated identity cannot
-            live on in it, in seconds.
+            live on in it, in seconds; at most a day.
     """
 
-    max_connection_seconds: Seconds = 3_600.0
+    max_connection_seconds: WithinDay = 3_600.0
 
 
 class AuthorityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -106,16 +107,16 @@ class AuthorityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         host: address to listen on; loopback unless told otherwise.
         port: TCP port, 0 for a free one.
         advertise: host that tokens and grants name; empty means `host`, which then must not be a wildcard.
-        svid_seconds: lifetime of an X.509-SVID, in seconds; one hour as in SPIRE and Istio.
-        token_seconds: lifetime of a join token, in seconds.
+        svid_seconds: lifetime of an X.509-SVID, in seconds; one hour as in SPIRE and Istio, at most a day.
+        token_seconds: lifetime of a join token, in seconds; at most a day.
         keys: where the key-encryption key is: `file:DIRECTORY` or `env:PREFIX`; empty means the state directory.
     """
 
     host: str = "127.0.0.1"
     port: Port = 8_440
     advertise: str = ""
-    svid_seconds: Seconds = 3_600.0
-    token_seconds: Seconds = 600.0
+    svid_seconds: WithinDay = 3_600.0
+    token_seconds: WithinDay = 600.0
     keys: str = ""
 
 
@@ -195,6 +196,7 @@ def load(
 
     Raises:
         ConfigError: HBK-901 unknown key, wrong type, unreadable or malformed file; the context names key and origin.
+            Also a `hauberk.toml` here that others may have written: who starts us may not have chosen the directory.
     """
     environ = os.environ if environ is None else environ
     values: dict[str, tuple[object, str]] = {}
@@ -235,10 +237,31 @@ def _from_file(path: Path | None, environ: Mapping[str, str]) -> dict[str, tuple
     if wanted is None and not found.exists():
         return {}
     try:
-        table = tomllib.loads(found.read_text("utf-8"))
+        table = tomllib.loads(found.read_text("utf-8") if wanted else _read_own(found))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError("HBK-901", f"cannot read the file: {error}", file=str(found)) from None
     return {_known(key, found.name): (value, found.name) for key, value in _flatten(table)}
+
+
+def _read_own(path: Path) -> str:
+    """Return the text of a file that nobody named, if only we and root can have written it.
+
+    What was opened is what is looked at; a link counts too, for whoever made it chose the file.
+    """
+    with open(path, encoding="utf-8", opener=_at_once) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise ConfigError("HBK-901", "not a regular file", file=str(path.absolute()))
+        if not {found.st_uid, path.lstat().st_uid} <= {0, os.geteuid()}:
+            raise ConfigError("HBK-901", "the file belongs to somebody else", file=str(path.absolute()))
+        if found.st_mode & stat.S_IWOTH:
+            raise ConfigError("HBK-901", "everybody may write the file", file=str(path.absolute()))
+        return file.read()
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open without waiting for somebody at the other end of a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _flatten(table: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:

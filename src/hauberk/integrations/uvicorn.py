@@ -11,8 +11,9 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol, Self
 
 import uvicorn
@@ -22,6 +23,7 @@ from hauberk.core.limits import DEFAULT_LIMITS, Limits
 from hauberk.crypto.x509 import SvidInfo
 from hauberk.errors import ConfigError, IdentityError, explained
 from hauberk.integrations.uvicorn_protocol import (
+    CONNECTIONS,
     HEAD_SECONDS,
     HauberkProtocol,
     OnViolation,
@@ -31,19 +33,82 @@ from hauberk.integrations.uvicorn_protocol import (
 )
 from hauberk.transport.connection import Connections
 from hauberk.transport.contexts import Profile, Source, server_context
+from hauberk.transport.room import Room, RoomyContext
 
-__all__ = ["HauberkProtocol", "OnViolation", "Server", "Violation", "problem_response", "protocol_factory", "serve"]
+resource: ModuleType | None
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
+__all__ = [
+    "HauberkProtocol",
+    "OnViolation",
+    "Server",
+    "Violation",
+    "new_loop",
+    "problem_response",
+    "protocol_factory",
+    "raise_descriptors",
+    "serve",
+]
 
 App = Callable[[Any, Any, Any], Awaitable[None]]  # an ASGI 3 application, whatever types its framework uses
 MAX_AGE = 3600.0  # seconds; a peer is looked at again at least as often as its SVID is renewed
 AGE_GRACE = 30.0  # seconds a request in flight may go on after that
+HANDSHAKE_SECONDS = 5.0  # for a TLS handshake; a mesh needs milliseconds, and each one under way holds a descriptor
+UNIX_CONNECTIONS = 256  # of a server on a Unix socket
 DRAIN_SECONDS = 10.0  # requests in flight may go on after a stop
 _TICKS_PER_SECOND = 10  # of uvicorn's main loop
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class _Loop(uvloop.Loop):
+    """A loop whose TLS servers give up a handshake after `handshake_seconds`; uvicorn has no setting for it."""
+
+    handshake_seconds = HANDSHAKE_SECONDS
+
+    async def create_server(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401  # as asyncio's, whatever overload
+        """Listen; see `asyncio.loop.create_server`."""
+        if options.get("ssl") is not None:
+            options.setdefault("ssl_handshake_timeout", self.handshake_seconds)
+        return await super().create_server(*args, **options)
+
+
+def new_loop(*, handshake_seconds: float = HANDSHAKE_SECONDS) -> asyncio.AbstractEventLoop:
+    """Return a new event loop to run a `Server` in.
+
+    Args:
+        handshake_seconds: a TLS handshake of a server may take.
+    """
+    loop = _Loop()
+    loop.handshake_seconds = handshake_seconds
+    return loop
+
+
+def raise_descriptors() -> None:
+    """Let this process open as many descriptors as the system lets it: what is left at 1024 is easily used up."""
+    if resource is None:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # where the hard limit is no number: the soft one stays
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _room_for(wanted: int | None, *, unix: bool) -> Room:
+    """Return how many connections a server takes: never more than half of the descriptors there are."""
+    limit = wanted or (UNIX_CONNECTIONS if unix else CONNECTIONS)
+    if resource is not None:
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        limit = limit if soft == resource.RLIM_INFINITY else min(limit, max(1, soft // 2))
+    return Room(limit)
+
+
 class Server(uvicorn.Server):
     """One listening socket.
+
+    On a loop that is not `new_loop()`, a TLS handshake may take as long as that loop's default, 60 seconds with asyncio
+    and uvloop; it counts against `max_connections` all the while.
 
     Args:
         app: the ASGI application.
@@ -59,6 +124,9 @@ class Server(uvicorn.Server):
         max_age: seconds after which a connection ends with the response it is at.
         keep_alive: seconds an idle connection is kept.
         drain_seconds: requests in flight may go on after a stop.
+        max_connections: open at once, those that shake hands included; whoever comes then is hung up on before a byte
+            is read. Default 10,000, on a Unix socket 256; never more than half of the process's descriptors, so that
+            no listener can use up those of another.
     """
 
     def __init__(
@@ -77,8 +145,10 @@ class Server(uvicorn.Server):
         max_age: float = MAX_AGE,
         keep_alive: int = 5,
         drain_seconds: float = DRAIN_SECONDS,
+        max_connections: int | None = None,
     ) -> None:
         self.connections = Connections() if connections is None else connections
+        self.room = room = _room_for(max_connections, unix=uds is not None)
         self._uds = None if uds is None else Path(uds)
         self._uds_mode = uds_mode
         self._head_seconds = head_seconds
@@ -90,9 +160,9 @@ class Server(uvicorn.Server):
             host=host,
             port=port,
             uds=None if uds is None else str(uds),
-            http=protocol_factory(connections=self.connections, on_violation=on_violation, limits=limits),
+            http=protocol_factory(connections=self.connections, on_violation=on_violation, limits=limits, room=room),
             ws="none",  # the switched-to protocol would know no peer
-            ssl_context_factory=None if tls is None else lambda *_: tls,
+            ssl_context_factory=None if tls is None else lambda *_: RoomyContext(tls, room),
             log_config=None,
             access_log=False,
             proxy_headers=False,
@@ -162,6 +232,7 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """About once a second, end what is too slow or too old."""
         if counter % _TICKS_PER_SECOND == 0:
+            self.room.sweep()
             self.connections.close_older_than(self._max_age)
             now, cut_off = time.monotonic(), self._max_age + AGE_GRACE
             for connection in list(self.server_state.connections):
@@ -308,5 +379,6 @@ def _run(make: Callable[[], Server], on_ready: Callable[[int], None] | None) -> 
         ended.cancel()
         await server.stop()
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    raise_descriptors()
+    with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(main())

@@ -35,8 +35,10 @@ from hauberk.transport.connection import (
     local_principal,
     peer_principal,
 )
+from hauberk.transport.room import Room
 
 HEAD_SECONDS = 10.0  # from the first byte of a request to the end of its head; a mesh needs milliseconds
+CONNECTIONS = 10_000  # of one server at once, those still shaking hands included
 LINGER_SECONDS = 1.0  # after a refusal, so that a caller still sending reads the answer and not a reset
 _AF_UNIX = getattr(socket, "AF_UNIX", None)
 _VERSIONS = frozenset({"1.0", "1.1"})
@@ -62,12 +64,14 @@ class Violation(msgspec.Struct, frozen=True):
         incident: what the caller was told.
         peer: who sent them.
         connection: number of the connection.
+        address: from where; empty on a Unix socket.
     """
 
     code: str
     incident: str
     peer: Principal
     connection: int
+    address: str = ""
 
 
 OnViolation = Callable[[str, Violation], None]
@@ -83,6 +87,7 @@ class HauberkProtocol(HttpToolsProtocol):
     registry: ClassVar[Connections] = Connections()
     on_violation: ClassVar[OnViolation | None] = None
     limits: ClassVar[Limits] = DEFAULT_LIMITS
+    room: ClassVar[Room] = Room(CONNECTIONS)
 
     def __init__(
         self,
@@ -103,14 +108,20 @@ class HauberkProtocol(HttpToolsProtocol):
         self._in_message = False  # between the end of a head and the end of its body
         self._earlier: list[RequestResponseCycle] = []  # of a pipeline, answered or not
         self._refusal = ""
+        self._turned_away = False
         self._poisoned = False  # answered and lingering; whatever still comes is ignored
 
     # asyncio's side
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Find out who is calling, once."""
-        super().connection_made(transport)
+        """Find out who is calling, once; close at once when there is no room."""
         tls = transport.get_extra_info("ssl_object")
+        if not self.room.enter(tls):
+            self._turned_away = self._poisoned = True
+            self.transport = transport
+            transport.abort()
+            return
+        super().connection_made(transport)
         info = connection_info(tls) if tls is not None else None
         local = _local_peer(transport)
         svid = info.peer if info is not None else None
@@ -127,6 +138,9 @@ class HauberkProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave the registry, and tell every request of a pipeline that its caller has gone."""
+        if self._turned_away:
+            return
+        self.room.leave()
         self.registry.forget(self.connection)
         self.pipeline.clear()
         super().connection_lost(exc)
@@ -166,7 +180,7 @@ class HauberkProtocol(HttpToolsProtocol):
             name = name.lower()
             if name == b"expect" and value.lower() == b"100-continue":
                 self.expect_100_continue = True
-            self.headers.append((name, value))
+            self.headers.append((name, value.rstrip(b" \t")))  # RFC 9110 section 5.5; the parser leaves it on
 
     def on_headers_complete(self) -> None:
         """Start the application, unless the head is too large or the connection is to end."""
@@ -208,7 +222,7 @@ class HauberkProtocol(HttpToolsProtocol):
         code, incident = self._refusal or "HBK-401", incident_id()
         report = type(self).on_violation
         if report is not None:
-            report(code, Violation(code, incident, self.peer, self.connection.number))
+            report(code, Violation(code, incident, self.peer, self.connection.number, _ends(self)[0].ip))
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and not cycle.response_complete and not cycle.more_body:
             cycle.keep_alive = False  # the bad bytes follow a good request: its answer comes first, then the end
@@ -301,6 +315,7 @@ def protocol_factory(
     connections: Connections | None = None,
     on_violation: OnViolation | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    room: Room | None = None,
 ) -> type[HauberkProtocol]:
     """Return a protocol class for `uvicorn.Config(http=...)`.
 
@@ -308,11 +323,13 @@ def protocol_factory(
         connections: where its connections are registered.
         on_violation: told about bytes that never became a request; from the loop, must not block or raise.
         limits: `header_bytes` bounds the head, in bytes.
+        room: bounds open connections.
     """
     settings = {
         "registry": Connections() if connections is None else connections,
         "on_violation": None if on_violation is None else staticmethod(on_violation),
         "limits": limits,
+        "room": Room(CONNECTIONS) if room is None else room,
     }
     return type("BoundProtocol", (HauberkProtocol,), settings)
 

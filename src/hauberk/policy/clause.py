@@ -24,10 +24,7 @@ from hauberk.policy.model import (
 
 _ID_FIELDS = frozenset({"principals", "namespaces", "service_accounts", "trust_domains"})
 # What a TCP chain cannot know: an ALLOW clause that needs it can never match there; DENY and AUDIT go on without it.
-_HTTP_SOURCES = frozenset({"request_principals"})
 _HTTP_OPERATIONS = frozenset({"hosts", "methods", "paths"})
-_HTTP_KEYS = ("request.",)
-
 
 _UNANSWERED = Decision(Verdict.DENY, Layer.POLICY, "HBK-300", reason="no engine has compiled this clause")
 
