@@ -21,7 +21,7 @@ from msgspec.structs import astuple
 
 from hauberk.adapters._write import check_append, check_row
 from hauberk.core.event import Entry
-from hauberk.core.ports import Append, Delete, Head, Put, Row, Write
+from hauberk.core.ports import Append, Delete, Head, Put, Row, Tile, Write
 from hauberk.errors import Conflict, RecordsError, Tampered
 
 SCHEMA = """
@@ -175,10 +175,10 @@ class SqliteStore:
             (log, head.size, head.frontier, head.checkpoint, head.epoch),
         )
         # The columns after the first are the fields, in their order.
-        self._insert("INSERT INTO entry VALUES ", log, [astuple(entry) for entry in append.entries])
-        self._insert("INSERT OR REPLACE INTO tile VALUES ", log, [astuple(tile) for tile in append.tiles])
+        self._insert("INSERT INTO entry VALUES ", log, append.entries)
+        self._insert("INSERT OR REPLACE INTO tile VALUES ", log, append.tiles)
 
-    def _insert(self, statement: str, log: str, rows: Sequence[tuple[object, ...]]) -> None:
+    def _insert(self, statement: str, log: str, rows: Sequence[Entry] | Sequence[Tile]) -> None:
         """Insert rows, many in one statement: `executemany` lets go of the interpreter lock at each row, and beside a
         busy event loop getting it back takes milliseconds, for each row. Powers of two keep the statements few.
         """
@@ -186,8 +186,8 @@ class SqliteStore:
         while at < len(rows):
             while many > len(rows) - at:
                 many //= 2
-            part = rows[at : at + many]
-            self._writer.execute(statement + _values(len(part[0]), many), [log, *chain.from_iterable(part)])
+            places = statement + _values(len(rows[0].__struct_fields__), many)
+            self._writer.execute(places, [log, *chain.from_iterable(map(astuple, rows[at : at + many]))])
             at += many
 
     def _sweep(self) -> None:

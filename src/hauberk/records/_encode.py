@@ -60,7 +60,8 @@ def encode_event(event: Event) -> tuple[bytes, bytes]:
         raise RecordsError("HBK-705", "the data of an event holds JSON types only") from error
     if len(meta) > MAX_PART_BYTES or len(public) > MAX_PART_BYTES:
         raise RecordsError("HBK-705", "the event is too large", bytes=max(len(meta), len(public)))
-    if public.count(b"{") + public.count(b"[") > MAX_DEPTH or len(public) > _LONGEST_NUMBER:
+    size = len(public)
+    if size > MAX_DEPTH and (size > _LONGEST_NUMBER or public.count(b"{") + public.count(b"[") > MAX_DEPTH):
         _check_readable(public)
     return meta, public
 

@@ -46,7 +46,12 @@ class Proof(msgspec.Struct, frozen=True):
     checkpoint: str
 
 
-_Pair = tuple[Event, tuple[bytes, bytes]]  # an event with its meta and public, as encoded
+class _Pair(msgspec.Struct, gc=False):
+    """An event and its two parts as encoded. Thousands are alive at once, and none is part of a cycle."""
+
+    event: Event
+    meta: bytes
+    public: bytes
 
 
 class _Job(msgspec.Struct, gc=False):
@@ -74,7 +79,7 @@ def _weight(job: _Job) -> int:
 
 
 def _encoded(events: Iterable[Event]) -> list[_Pair]:
-    return [(event, encode_event(event)) for event in events]
+    return [_Pair(event, *encode_event(event)) for event in events]
 
 
 def _one(receipts: "Future[list[Receipt]]") -> "Future[Receipt]":
@@ -245,22 +250,24 @@ class Ledger:
             return self._append(pairs, {})
         except Conflict:
             self._reload()
-            return self._append(pairs, self._store.find(self.origin, [event.id for event, _ in pairs]))
+            return self._append(pairs, self._store.find(self.origin, [pair.event.id for pair in pairs]))
 
     def _append(self, pairs: Sequence[_Pair], known: Mapping[bytes, int]) -> list[Receipt]:
         positions = dict(known)
-        fresh = {pair[0].id: pair for pair in pairs if pair[0].id not in positions}.values()
+        fresh = {pair.event.id: pair for pair in pairs}
+        for seen in positions:
+            fresh.pop(seen, None)
         if fresh:
-            self._learn_versions(event for event, _ in fresh)
+            self._learn_versions(pair.event for pair in fresh.values())
             frontier = self._frontier.copy()
-            entries = self._entries(fresh, frontier)
+            entries = self._entries(fresh.values(), frontier)
             head = self._sign(frontier)
             self._store.commit(Write(Append(self.origin, self._head.size, entries, head, self._tiles.take())))
             self._head, self._frontier = head, frontier
             if len(entries) == len(pairs):
                 return [Receipt(entry.id, entry.position) for entry in entries]
             positions.update((entry.id, entry.position) for entry in entries)
-        return [Receipt(event.id, positions[event.id]) for event, _ in pairs]
+        return [Receipt(pair.event.id, positions[pair.event.id]) for pair in pairs]
 
     def _learn_versions(self, events: Iterable[Event]) -> None:
         if len(self._versions) > CACHED_STREAMS:
@@ -273,12 +280,13 @@ class Ledger:
     def _entries(self, pairs: Iterable[_Pair], frontier: Frontier) -> list[Entry]:
         """Turn events into entries at the end of the log. The hottest loop here: names are local on purpose."""
         now, position, versions = self._clock.time_ns(), frontier.size, self._versions
-        entries, hashes = [], []
-        for event, (meta, public) in pairs:
+        entries, hashes, hashed, leaf_of = [], [], sha256, encode_leaf
+        for pair in pairs:
+            event, meta, public = pair.event, pair.meta, pair.public
             stream = event.stream
             version = versions[stream] = versions[stream] + 1
-            leaf = encode_leaf(position, now, version, sha256(meta).digest(), sha256(public).digest())
-            hashes.append(sha256(b"\x00" + leaf).digest())
+            leaf = leaf_of(position, now, version, hashed(meta).digest(), hashed(public).digest())
+            hashes.append(hashed(b"\x00" + leaf).digest())
             entries.append(Entry(position, event.id, stream, event.type, version, leaf, meta, public))
             position += 1
         self._tiles.extend(hashes, frontier)
