@@ -46,7 +46,7 @@ def page(reports: dict[str, list[Row]]) -> str:
     text = ["# Benchmarks", "", intro]
     for name, rows in reports.items():
         text += ["", f"## {name}", "", "| row | value | unit | bar | holds | note |", "|---|---|---|---|---|---|"]
-        for row in rows:
+        for row in (row for row in rows if row.bar or row.unit.startswith("x")):
             holds = "" if row.holds is None else ("yes" if row.holds else "**no**")
             text.append(f"| {row.id} | {row.value:.4g} | {row.unit} | {row.bar or ''} | {holds} | {row.note} |")
     return "\n".join(text) + "\n"

@@ -59,7 +59,6 @@ MAX_SKIPPED = 3
 DEADLINE = 30.0  # seconds for one command; a machine busy with other things is slow
 PAUSE = 0.2  # seconds before a command is repeated; nothing tells when its outcome is due
 PORT = re.compile(r"\b(?:8000|844\d|845\d)\b")
-MADE_LATER = {"docs/benchmarks.md"}  # by `make bench`
 END = "\x1eend\x1e"
 
 
@@ -484,8 +483,6 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             continue
         name, _, anchor = target.partition("#")
         path = (page.parent / name).resolve() if name else page
-        if path.relative_to(ROOT).as_posix() in MADE_LATER and not path.exists():
-            continue
         assert path.exists(), f"{page.name}: {target}"
         assert not anchor or anchor in anchors_of(path), f"{page.name}: {target}"
 
@@ -510,7 +507,7 @@ def test_every_path_of_the_repository_that_is_mentioned_exists() -> None:
     top = re.compile(r"(?:src|tests|docs|scripts|examples|bench|requirements)/[a-z_./-]*")
     paths = {(page.name, span) for page, span in SPANS if top.fullmatch(span) and "_build" not in span}
     assert len(paths) > 10
-    assert [it for it in sorted(paths) if it[1] not in MADE_LATER and not list(ROOT.glob(it[1].rstrip("/")))] == []
+    assert [it for it in sorted(paths) if not list(ROOT.glob(it[1].rstrip("/")))] == []
 
 
 def test_every_command_and_option_that_is_mentioned_exists() -> None:
