@@ -99,6 +99,10 @@ def test_a_directory_in_which_anybody_could_exchange_things_is_refused(tmp_path:
     path.mkdir()
     path.chmod(0o777)
     assert refusal(path) == "HBK-210"
+    with pytest.MonkeyPatch.context() as without:
+        without.setattr("hauberk.adapters.state._check_shared", lambda _path: None)
+        start(path)  # the twin: secrets are made where anybody can put a directory of his own in their place
+    assert refusal(path) == "HBK-210"
     path.chmod(0o755)
     start(path)
 

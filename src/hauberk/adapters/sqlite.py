@@ -136,8 +136,11 @@ class SqliteStore:
                 self._take_back(connection)
 
     def _take_back(self, connection: sqlite3.Connection) -> None:
+        if len(self._idle) >= _IDLE:
+            connection.close()
+            return
         self._idle.append(connection)
-        if self._closed or len(self._idle) > _IDLE:
+        if self._closed:  # perhaps only since the look at the others
             self._close_idle()
 
     def _close_idle(self) -> None:
@@ -161,7 +164,7 @@ class SqliteStore:
                     "UPDATE revision SET number = number + 1 RETURNING number"
                 ).fetchall()[0][0]
                 self._writer.execute("COMMIT")
-            except BaseException:
+            except BaseException:  # whatever ends a commit half way, nothing of it stays
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
                 raise

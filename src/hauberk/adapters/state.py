@@ -96,14 +96,32 @@ class StateDirectory:
             IdentityError: HBK-210 it is missing or open to others.
             ConfigError: HBK-904 it does not open with this key in this trust domain, HBK-905 the key is missing.
         """
-        path = self.private / f"{name}.sealed"
-        aad = f"{self._trust_domain}/{name}".encode()
+        path = self._sealed(name)
         if self._make and not path.exists():
             secret = make()
-            write_private(path, self.keyring.seal(purpose, secret, aad=aad))
+            write_private(path, self.keyring.seal(purpose, secret, aad=self._aad(name)))
             return secret
         _before_start(lambda: check_private(path))
-        return self.keyring.open(purpose, path.read_bytes(), aad=aad)
+        return self.keyring.open(purpose, path.read_bytes(), aad=self._aad(name))
+
+    def replace_secret(self, name: str, purpose: Purpose, secret: bytes) -> None:
+        """Put another secret in the place of `name`, atomically and durably."""
+        path = self._sealed(name)
+        part = path.with_suffix(".part")
+        part.unlink(missing_ok=True)  # of a replacement that was killed before it counted
+        write_private(part, self.keyring.seal(purpose, secret, aad=self._aad(name)))
+        part.replace(path)
+        directory = os.open(self.private, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def _sealed(self, name: str) -> Path:
+        return self.private / f"{name}.sealed"
+
+    def _aad(self, name: str) -> bytes:
+        return f"{self._trust_domain}/{name}".encode()
 
     def complete(self) -> None:
         """Say that everything has been made: from now on whatever is missing was taken away."""

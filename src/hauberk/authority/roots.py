@@ -13,12 +13,10 @@ waited in a spool; the sender of that proves who he is with a current certificat
 The state is one sealed file, replaced atomically: what signs, what is on its way in and the roots on their way out.
 """
 
-import os
 from collections.abc import Mapping
 
 import msgspec
 
-from hauberk.adapters.keys import write_private
 from hauberk.adapters.state import StateDirectory
 from hauberk.authority.audience import Audience
 from hauberk.authority.publisher import Publisher
@@ -86,18 +84,8 @@ class Roots:
         self.signer = fingerprint(kept.root)
 
     def _keep(self, kept: _Kept) -> None:
-        """Replace the file, durably, then use what is in it. Its seal is that of `StateDirectory.secret`."""
-        path = self._state.private / f"{_SECRET}.sealed"
-        part = path.with_name(f"{_SECRET}.part")
-        part.unlink(missing_ok=True)  # of a step that was killed before it counted
-        aad = f"{self._domain}/{_SECRET}".encode()
-        write_private(part, self._state.keyring.seal(Purpose.CA_KEY, msgspec.msgpack.encode(kept), aad=aad))
-        part.replace(path)
-        directory = os.open(self._state.private, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        """Replace the file, durably, then use what is in it."""
+        self._state.replace_secret(_SECRET, Purpose.CA_KEY, msgspec.msgpack.encode(kept))
         self._take(kept)
 
     @property

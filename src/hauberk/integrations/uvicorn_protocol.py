@@ -113,7 +113,7 @@ class HauberkProtocol(HttpToolsProtocol):
 
     # asyncio's side
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
         """Find out who is calling, once; close at once when there is no room."""
         tls = transport.get_extra_info("ssl_object")
         if not self.room.enter(tls):
