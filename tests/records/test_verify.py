@@ -126,7 +126,7 @@ def replay(path: Path) -> None:
     """The same event once more, under a new id column so that the unique index lets it in."""
     sql(
         path,
-        f"INSERT INTO entry SELECT log, {SIZE}, randomblob(16), stream, type, version, leaf, meta, public, sealed"
+        f"INSERT INTO entry SELECT log, {SIZE}, randomblob(16), stream, type, version + 1000, leaf, meta, public, sealed, statement"
         f" FROM entry WHERE position = {BAD}",
     )
 
@@ -136,7 +136,7 @@ def replay_in_place(path: Path) -> None:
     sql(path, "DROP INDEX entry_id", f"DELETE FROM entry WHERE position = {BAD}")
     sql(
         path,
-        f"INSERT INTO entry SELECT log, {BAD}, id, stream, type, version, leaf, meta, public, sealed"
+        f"INSERT INTO entry SELECT log, {BAD}, id, stream, type, version + 1000, leaf, meta, public, sealed, statement"
         f" FROM entry WHERE position = {BAD - 3}",
     )
 
@@ -150,7 +150,7 @@ ATTACKS: dict[str, tuple[Attack, int]] = {
     "the column of the type is edited": (edit("type", "'order.lost'"), BAD),
     "the column of the stream is edited": (edit("stream", "'/services/other'"), BAD),
     "the column of the id is edited": (edit("id", "zeroblob(16)"), BAD),
-    "the column of the version is edited": (edit("version", "version + 1"), BAD),
+    "the column of the version is edited": (edit("version", "version + 1000"), BAD),
     "the column of the version is another number type": (edit("version", "version + 0.5"), BAD),
     "an entry becomes text": (edit("public", "CAST(public AS TEXT)"), BAD),
     "an entry becomes nothing": (edit("meta", "NULL"), BAD),

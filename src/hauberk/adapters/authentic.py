@@ -13,7 +13,7 @@ from hmac import compare_digest
 from msgspec.structs import replace
 
 from hauberk.core.event import Entry
-from hauberk.core.ports import Delete, Head, Put, Row, Store, Write
+from hauberk.core.ports import END, Delete, Head, Put, Row, Store, Write
 from hauberk.crypto.keyring import Keyring, Purpose
 from hauberk.errors import Tampered
 
@@ -74,11 +74,39 @@ class AuthenticRows:
         """Return the head of `log`."""
         return self._inner.head(log)
 
-    def entries(
-        self, log: str, *, after: int = -1, stream: str | None = None, kind: str | None = None, limit: int = 1000
+    def entries(  # noqa: D417  # described where the port is
+        self,
+        log: str,
+        *,
+        after: int = -1,
+        before: int = END,
+        stream: str | None = None,
+        kind: str | None = None,
+        limit: int = 1000,
+        backward: bool = False,
     ) -> Iterator[Entry]:
-        """Yield entries in order."""
-        return self._inner.entries(log, after=after, stream=stream, kind=kind, limit=limit)
+        """Yield entries in order or backwards."""
+        return self._inner.entries(
+            log, after=after, before=before, stream=stream, kind=kind, limit=limit, backward=backward
+        )
+
+    def stream(
+        self, log: str, stream: str, *, above: int = 0, below: int = END, limit: int = 1000, backward: bool = False
+    ) -> Iterator[Entry]:
+        """Yield entries of one stream in order or backwards."""
+        return self._inner.stream(log, stream, above=above, below=below, limit=limit, backward=backward)
+
+    def prune(self, log: str, *, below: int, kinds: Sequence[str]) -> int:
+        """Delete entries of these types below a position."""
+        return self._inner.prune(log, below=below, kinds=kinds)
+
+    def restore(self, log: str, entries: Sequence[Entry]) -> int:
+        """Put back entries that were pruned."""
+        return self._inner.restore(log, entries)
+
+    def scrub(self) -> bool:
+        """Overwrite what was deleted."""
+        return self._inner.scrub()
 
     def find(self, log: str, ids: Sequence[bytes]) -> Mapping[bytes, int]:
         """Return the positions of those event ids that are in `log`."""

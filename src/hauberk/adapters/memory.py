@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from time import time
 
-from hauberk.adapters._write import check_append, check_row
+from hauberk.adapters._write import check_append, check_restored, check_row
 from hauberk.core.event import Entry
-from hauberk.core.ports import Append, Delete, Head, Put, Row, Write
+from hauberk.core.ports import END, Append, Delete, Head, Put, Row, Write
 from hauberk.errors import Conflict, RecordsError
 
 
@@ -22,7 +22,7 @@ class MemoryStore:
         self._now = now
         self._lock = threading.RLock()  # guards everything below
         self._heads: dict[str, Head] = {}
-        self._logs: dict[str, list[Entry]] = {}
+        self._logs: dict[str, list[Entry | None]] = {}  # None where the body was pruned
         self._ids: dict[tuple[str, bytes], int] = {}
         self._versions: dict[tuple[str, str], int] = {}
         self._tiles: dict[tuple[str, int, int], bytes] = {}
@@ -69,7 +69,12 @@ class MemoryStore:
         check_append(append, self._heads.get(append.log, Head()))
         ids = {entry.id for entry in append.entries}
         if len(ids) < len(append.entries) or any((append.log, one) in self._ids for one in ids):
-            raise Conflict("an event id is there already", log=append.log)
+            raise Conflict("an event id is there already", what="entry", log=append.log)
+        numbered = {(entry.stream, entry.version) for entry in append.entries}
+        if len(numbered) < len(append.entries) or any(
+            version <= self._versions.get((append.log, stream), 0) for stream, version in numbered
+        ):
+            raise Conflict("a stream version is there already", what="entry", log=append.log)
 
     def _append(self, append: Append) -> None:
         self._heads[append.log] = append.head
@@ -87,18 +92,62 @@ class MemoryStore:
             return self._heads.get(log, Head())
 
     def entries(
-        self, log: str, *, after: int = -1, stream: str | None = None, kind: str | None = None, limit: int = 1000
+        self,
+        log: str,
+        *,
+        after: int = -1,
+        before: int = END,
+        stream: str | None = None,
+        kind: str | None = None,
+        limit: int = 1000,
+        backward: bool = False,
     ) -> Iterator[Entry]:
-        """Yield entries in order."""
+        """Yield entries in order or backwards."""
         with self._lock:
             self._open()
-            rest = self._logs.get(log, [])[max(0, after + 1) :]
+            rest = self._logs.get(log, [])[max(0, after + 1) : max(0, before)]
         chosen = (
             entry
-            for entry in rest
-            if (stream is None or entry.stream == stream) and (kind is None or entry.type == kind)
+            for entry in (reversed(rest) if backward else rest)
+            if entry is not None and stream in {None, entry.stream} and kind in {None, entry.type}
         )
         return islice(chosen, limit)
+
+    def stream(
+        self, log: str, stream: str, *, above: int = 0, below: int = END, limit: int = 1000, backward: bool = False
+    ) -> Iterator[Entry]:
+        """Yield entries of one stream in order or backwards."""
+        found = self.entries(log, stream=stream, limit=END, backward=backward)
+        return islice((entry for entry in found if above < entry.version < below), limit)
+
+    def prune(self, log: str, *, below: int, kinds: Sequence[str]) -> int:
+        """Delete entries of these types below a position."""
+        with self._lock:
+            self._open()
+            entries, gone = self._logs.get(log, []), 0
+            for at, entry in enumerate(entries[: max(0, below)]):
+                if entry is None or entry.type not in kinds:
+                    continue
+                if entry.version < self._versions[log, entry.stream]:
+                    entries[at] = None
+                    gone += 1
+            return gone
+
+    def restore(self, log: str, entries: Sequence[Entry]) -> int:
+        """Put back entries that were pruned."""
+        with self._lock:
+            self._open()
+            check_restored(entries, self._heads.get(log, Head()))
+            kept, back = self._logs.get(log, []), 0
+            for entry in entries:
+                if kept[entry.position] is None:
+                    kept[entry.position] = entry
+                    back += 1
+            return back
+
+    def scrub(self) -> bool:
+        """Nothing is kept anywhere else."""
+        return True
 
     def find(self, log: str, ids: Sequence[bytes]) -> Mapping[bytes, int]:
         """Return the positions of those event ids that are in `log`."""

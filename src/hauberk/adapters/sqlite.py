@@ -19,9 +19,9 @@ from typing import Any
 
 from msgspec.structs import astuple
 
-from hauberk.adapters._write import check_append, check_row
+from hauberk.adapters._write import check_append, check_restored, check_row
 from hauberk.core.event import Entry
-from hauberk.core.ports import Append, Delete, Head, Put, Row, Tile, Write
+from hauberk.core.ports import END, Append, Delete, Head, Put, Row, Tile, Write
 from hauberk.errors import Conflict, RecordsError, Tampered
 
 SCHEMA = """
@@ -29,9 +29,10 @@ CREATE TABLE IF NOT EXISTS head (log TEXT PRIMARY KEY, size INTEGER, frontier BL
   WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS entry (
   log TEXT, position INTEGER, id BLOB, stream TEXT, type TEXT, version INTEGER, leaf BLOB, meta BLOB, public BLOB,
-  sealed BLOB, PRIMARY KEY (log, position)) WITHOUT ROWID;
+  sealed BLOB, statement BLOB, PRIMARY KEY (log, position)) WITHOUT ROWID;
 CREATE UNIQUE INDEX IF NOT EXISTS entry_id ON entry (log, id);
-CREATE INDEX IF NOT EXISTS entry_stream ON entry (log, stream, version);
+CREATE UNIQUE INDEX IF NOT EXISTS entry_stream ON entry (log, stream, version);
+CREATE INDEX IF NOT EXISTS entry_type ON entry (log, type);
 CREATE TABLE IF NOT EXISTS tile (log TEXT, level INTEGER, number INTEGER, data BLOB, PRIMARY KEY (log, level, number))
   WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS row (space TEXT, key BLOB, value BLOB, revision INTEGER, expires REAL,
@@ -41,7 +42,8 @@ CREATE TABLE IF NOT EXISTS revision (one INTEGER PRIMARY KEY CHECK (one = 1), nu
 INSERT OR IGNORE INTO revision VALUES (1, 0);
 """
 BUSY_SECONDS = 30.0  # another process may hold the write lock this long before we give up
-_ENTRY = "position, id, stream, type, version, leaf, meta, public, sealed"
+_ENTRY = "position, id, stream, type, version, leaf, meta, public, sealed, statement"
+_ORDER = {False: "ASC", True: "DESC"}
 _ROWS_AT_ONCE = 128  # rows of one statement; more are no faster, and ten columns stay far below SQLite's own limit
 _SWEEP_SECONDS = 60.0  # between two sweeps of expired rows, and how long they stay at least
 _IDLE = 8  # reading connections kept open
@@ -60,7 +62,7 @@ def _mapped() -> Iterator[None]:
     try:
         yield
     except sqlite3.IntegrityError as error:
-        raise Conflict("an event id, or a position, is there already") from error
+        raise Conflict("an event id, stream version or position is there already", what="entry") from error
     except sqlite3.ProgrammingError as error:
         raise RecordsError("HBK-706", "the store is closed") from error
     except sqlite3.DatabaseError as error:
@@ -77,6 +79,7 @@ def _connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
         if not readonly:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA secure_delete=ON")  # what is deleted is overwritten: keys, above all
     except sqlite3.Error:
         connection.close()
         raise
@@ -150,25 +153,31 @@ class SqliteStore:
 
     def commit(self, write: Write) -> int:
         """Apply `write` in one transaction; see `core.ports.Store`."""
+        with self._writing():
+            if write.append is not None:
+                self._append(write.append)
+            for row in sorted(write.rows, key=lambda row: (row.space, row.key)):
+                self._row(row)
+            self._sweep()
+            number: int = self._writer.execute("UPDATE revision SET number = number + 1 RETURNING number").fetchall()[
+                0
+            ][0]
+            return number
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction of the writing connection; whatever ends it half way, nothing of it stays."""
         with self._lock, _mapped():
             if self._closed:
                 raise RecordsError("HBK-706", "the store is closed")
             self._writer.execute("BEGIN IMMEDIATE")
             try:
-                if write.append is not None:
-                    self._append(write.append)
-                for row in sorted(write.rows, key=lambda row: (row.space, row.key)):
-                    self._row(row)
-                self._sweep()
-                number: int = self._writer.execute(
-                    "UPDATE revision SET number = number + 1 RETURNING number"
-                ).fetchall()[0][0]
+                yield
                 self._writer.execute("COMMIT")
-            except BaseException:  # whatever ends a commit half way, nothing of it stays
+            except BaseException:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
                 raise
-            return number
 
     def _append(self, append: Append) -> None:
         check_append(append, _head(self._writer, append.log))
@@ -218,17 +227,35 @@ class SqliteStore:
             return _head(reader, log)
 
     def entries(
-        self, log: str, *, after: int = -1, stream: str | None = None, kind: str | None = None, limit: int = 1000
+        self,
+        log: str,
+        *,
+        after: int = -1,
+        before: int = END,
+        stream: str | None = None,
+        kind: str | None = None,
+        limit: int = 1000,
+        backward: bool = False,
     ) -> Iterator[Entry]:
-        """Yield entries in order, read in one snapshot."""
-        query = f"SELECT {_ENTRY} FROM entry WHERE log = ? AND position > ?"  # noqa: S608  # constant column names
-        values: list[object] = [log, after]
+        """Yield entries in order or backwards, read in one snapshot."""
+        query = "position > ? AND position < ?"
+        values: list[object] = [after, before]
         for column, value in (("stream", stream), ("type", kind)):
             if value is not None:
                 query += f" AND {column} = ?"
                 values.append(value)
+        return self._entries(f"{query} ORDER BY position {_ORDER[backward]} LIMIT ?", log, *values, limit)
+
+    def stream(
+        self, log: str, stream: str, *, above: int = 0, below: int = END, limit: int = 1000, backward: bool = False
+    ) -> Iterator[Entry]:
+        """Yield entries of one stream in order or backwards, read in one snapshot."""
+        query = f"stream = ? AND version > ? AND version < ? ORDER BY version {_ORDER[backward]} LIMIT ?"
+        return self._entries(query, log, stream, above, below, limit)
+
+    def _entries(self, query: str, *values: object) -> Iterator[Entry]:
         with self._reading() as reader:
-            rows = reader.execute(query + " ORDER BY position LIMIT ?", [*values, limit])
+            rows = reader.execute(f"SELECT {_ENTRY} FROM entry WHERE log = ? AND {query}", values)  # noqa: S608  # constants
             try:
                 for row in rows:
                     yield Entry(*row)
@@ -263,6 +290,29 @@ class SqliteStore:
         if not isinstance(row[0], bytes):
             raise Tampered("a tile holds something else than was written", position=index << 8 * (level + 1))
         return row[0]
+
+    def prune(self, log: str, *, below: int, kinds: Sequence[str]) -> int:
+        """Delete entries of these types below a position, all in one transaction."""
+        query = (
+            f"DELETE FROM entry WHERE log = ? AND position < ? AND type IN ({','.join('?' * len(kinds))}) AND version <"  # noqa: S608  # places
+            " (SELECT MAX(version) FROM entry other WHERE other.log = entry.log AND other.stream = entry.stream)"
+        )
+        with self._writing():
+            return self._writer.execute(query, (log, below, *kinds)).rowcount
+
+    def restore(self, log: str, entries: Sequence[Entry]) -> int:
+        """Put back entries that were pruned, all in one transaction."""
+        with self._writing():
+            check_restored(entries, _head(self._writer, log))
+            before = self._writer.total_changes
+            self._insert("INSERT OR IGNORE INTO entry VALUES ", log, entries)
+            return self._writer.total_changes - before
+
+    def scrub(self) -> bool:
+        """Fold the write-ahead log into the file and empty it; free pages were overwritten when they became free."""
+        with self._lock, _mapped():
+            busy: int = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            return not busy
 
     def get(self, space: str, key: bytes) -> Row | None:
         """Return a live row or None."""

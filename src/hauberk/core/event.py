@@ -1,6 +1,6 @@
 """Event (what a caller gives), entry (what is stored) and leaf (what is hashed into the tree).
 
-The leaf is 154 bytes, big-endian:
+The leaf is 154 bytes, big-endian; bit 0 of the flags says that a producer's statement covers the entry:
 
 ```
 format 1 | flags 1 | position 8 | time ns 8 | stream version 8
@@ -24,6 +24,24 @@ LEAF_BYTES = _LEAF.size
 LEAF_FORMAT = 1
 ABSENT = sha256(b"").digest()  # digest of an empty part
 NO_KEY = bytes(32)  # key commitment when nothing is sealed
+SIGNED = 1  # flag: a producer signed the digests of this entry, see `records.statement`
+
+
+class Private(msgspec.Struct, frozen=True, gc=False):
+    """One value that is stored only under the key of the person it is about. It shows nothing in `repr()`.
+
+    Args:
+        path: of the field, such as `email`; part of what the seal is bound to.
+        subject: whose it is, such as a customer's id; never stored in clear.
+        value: the exact bytes to seal, JSON.
+    """
+
+    path: str
+    subject: str
+    value: bytes
+
+    def __repr__(self) -> str:
+        return f"Private({self.path!r})"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):  # thousands wait in queues, none in a cycle
@@ -41,7 +59,11 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):  # thousands w
         rule: policy rule id or empty.
         digest: hash of the policy set or empty.
         incident: incident id or empty.
+        session: pseudonym of the session, or empty.
+        correlation: id of the activity this is part of, or empty.
+        causation: id of the event or call that led to this one, or empty.
         data: further clear facts; JSON types only.
+        private: what is sealed under the keys of those it is about.
     """
 
     id: bytes
@@ -55,7 +77,11 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):  # thousands w
     rule: str = ""
     digest: str = ""
     incident: str = ""
+    session: str = ""
+    correlation: str = ""
+    causation: str = ""
     data: Mapping[str, object] = _NOTHING
+    private: tuple[Private, ...] = ()
 
 
 class Leaf(msgspec.Struct, frozen=True):
@@ -72,8 +98,9 @@ class Leaf(msgspec.Struct, frozen=True):
 
     def encode(self) -> bytes:
         """Return the 154 bytes."""
-        plain = encode_leaf(self.position, self.time_ns, self.version, self.meta, self.public, self.sealed, self.key)
-        return plain[:1] + self.flags.to_bytes(1) + plain[2:]
+        return encode_leaf(
+            self.position, self.time_ns, self.version, self.meta, self.public, self.sealed, self.key, self.flags
+        )
 
     @classmethod
     def decode(cls, data: bytes) -> "Leaf":
@@ -96,9 +123,10 @@ def encode_leaf(  # noqa: PLR0917  # one argument per field of a fixed binary la
     public: bytes,
     sealed: bytes = ABSENT,
     key: bytes = NO_KEY,
+    flags: int = 0,
 ) -> bytes:
     """Return the 154 bytes of a leaf; `meta`, `public` and `sealed` are SHA-256 digests."""
-    return _LEAF.pack(LEAF_FORMAT, 0, position, time_ns, version, meta, public, sealed, key)
+    return _LEAF.pack(LEAF_FORMAT, flags, position, time_ns, version, meta, public, sealed, key)
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -114,6 +142,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         meta: exact bytes hashed into the leaf.
         public: exact bytes hashed into the leaf.
         sealed: ciphertext, empty when there is none.
+        statement: what the producer signed, on the first entry of those it covers; see `records.statement`.
     """
 
     position: int
@@ -125,6 +154,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     meta: bytes
     public: bytes
     sealed: bytes = b""
+    statement: bytes = b""
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):

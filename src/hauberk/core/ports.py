@@ -13,6 +13,7 @@ from hauberk.core.inbound import Inbound
 
 ANY = -1  # expectation: whatever is there
 ABSENT_ROW = 0  # expectation: nothing is there
+END = (1 << 63) - 1  # above every position and version
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -94,8 +95,9 @@ class Store(Protocol):
         """Apply `write` atomically and return the store's revision.
 
         Raises:
-            Conflict: an expectation failed, or an event id is in the log already; nothing was written; where it was an
-                expectation, `context["found"]` is what is there.
+            Conflict: an expectation failed, or an event id or stream version is in the log already; nothing was
+                written. `context["what"]` is `head`, `entry` or `row`; of a head or row `context["found"]` is what is
+                there.
             OutcomeUnknown: the connection was lost during the commit.
             RecordsError: HBK-703 the engine failed, nothing was written; HBK-706 closed or unusable.
         """
@@ -108,11 +110,21 @@ class Store(Protocol):
         log: str,
         *,
         after: int = -1,
+        before: int = END,
         stream: str | None = None,
         kind: str | None = None,
-        limit: int = 1000,  # the field's own name
+        limit: int = 1000,
+        backward: bool = False,
     ) -> Iterator[Entry]:
-        """Yield at most `limit` entries above position `after`, in order; `stream` and `kind` (its type) are exact."""
+        """Yield at most `limit` entries above position `after` and below `before`, in order or backwards.
+
+        `stream` and `kind` (its type) are exact. Entries whose bodies were pruned are left out.
+        """
+
+    def stream(
+        self, log: str, stream: str, *, above: int = 0, below: int = END, limit: int = 1000, backward: bool = False
+    ) -> Iterator[Entry]:
+        """Yield at most `limit` entries of one stream with a version between the two, in order or backwards."""
 
     def find(self, log: str, ids: Sequence[bytes]) -> Mapping[bytes, int]:
         """Return the positions of those event ids that are in `log`."""
@@ -125,6 +137,28 @@ class Store(Protocol):
 
         Raises:
             RecordsError: HBK-707 no such tile.
+        """
+
+    def prune(self, log: str, *, below: int, kinds: Sequence[str]) -> int:
+        """Delete the entries of these types below a position and return how many went.
+
+        Tiles stay, and so does the last entry of each stream, from which its next version follows.
+        """
+
+    def restore(self, log: str, entries: Sequence[Entry]) -> int:
+        """Put back entries that were pruned; what is there already stays. Return how many came.
+
+        Whoever calls this has compared them with the tree; here only their positions are.
+
+        Raises:
+            Conflict: a position is not below the head; nothing was written.
+        """
+
+    def scrub(self) -> bool:
+        """Overwrite what was deleted wherever the engine may keep it (free pages, write-ahead log).
+
+        Returns:
+            False when something still holds it, such as a long reader or an engine that archives its log.
         """
 
     def get(self, space: str, key: bytes) -> Row | None:
