@@ -5,8 +5,16 @@ HauberkError
 ├── TransportError     HBK-1xx   ├── RecordsError       HBK-7xx
 ├── IdentityError      HBK-2xx   │   ├── Conflict        HBK-701
 ├── PolicyError        HBK-3xx   │   ├── OutcomeUnknown  HBK-702
-│   └── Denied         HBK-300   │   └── Tampered        HBK-710
-├── EdgeError          HBK-4xx   └── ConfigError        HBK-9xx
+│   └── Denied         HBK-300   │   ├── Tampered        HBK-710
+├── EdgeError          HBK-4xx   │   ├── UnknownType     HBK-714
+│                                │   ├── Oversized       HBK-715
+│                                │   ├── Malformed       HBK-716
+│                                │   ├── UnknownSubject  HBK-717
+│                                │   ├── IdTaken         HBK-718
+│                                │   ├── HeldBack        HBK-719
+│                                │   ├── NotCosigned     HBK-720
+│                                │   └── WitnessRefused  HBK-722
+│                                └── ConfigError        HBK-9xx
 ```
 
 5xx is kept for resilience, 6xx for data and 8xx for coordination.
@@ -97,6 +105,18 @@ REGISTRY: dict[str, Spec] = {
     "HBK-711": Spec("not a valid checkpoint", 400, ""),
     "HBK-712": Spec("not a valid Merkle proof", 400, ""),
     "HBK-713": Spec("the ledger was rolled back", 500, "the log is shorter than its last known checkpoint"),
+    "HBK-714": Spec("the event type is unknown", 400, "define the class before reading, or register an upcaster"),
+    "HBK-715": Spec("the event is too large", 413, "a record is a fact of at most 64 KiB: store a document elsewhere"),
+    "HBK-716": Spec("the event is malformed", 400, ""),
+    "HBK-717": Spec("the subject is unknown", 404, "name whose data it is in the field marked Subject"),
+    "HBK-718": Spec("the event id stands for another event", 409, "ids are made once: use a new one"),
+    "HBK-719": Spec("the erasure is refused by a legal hold", 409, "lift the hold first: hauberk subject hold --help"),
+    "HBK-720": Spec("the witnesses have not cosigned in time", 503, "the event is recorded; ask for its receipt later"),
+    "HBK-721": Spec("the key has sealed as much as it may", 500, "a new key of that subject is made by itself"),
+    "HBK-722": Spec("the witness refuses the checkpoint", 409, "compare the log with the witness's last checkpoint"),
+    "HBK-723": Spec("not a valid log policy", 400, "see c2sp.org/tlog-policy"),
+    "HBK-724": Spec("the database schema is of another release", 500, "hauberk database migrate"),
+    "HBK-725": Spec("the archived segment is not of this log", 400, "restore a segment archived from this log"),
     # 9xx configuration and runtime
     "HBK-901": Spec("the configuration is not valid", 500, "hauberk config"),
     "HBK-902": Spec(
@@ -107,6 +127,7 @@ REGISTRY: dict[str, Spec] = {
     "HBK-904": Spec("sealed material cannot be opened", 500, "the key does not fit, or the file was changed"),
     "HBK-905": Spec("key material is missing or exposed", 500, "key files belong to you alone, mode 0600"),
     "HBK-906": Spec("the command was refused", 400, ""),
+    "HBK-907": Spec("an optional part is not installed", 500, "install the extra that the message names"),
 }
 
 
@@ -216,6 +237,62 @@ class Tampered(RecordsError):
 
     def __init__(self, detail: str = "", code: str = "HBK-710", **context: object) -> None:
         super().__init__(code, detail, **context)
+
+
+class UnknownType(RecordsError):
+    """No class is registered for an event's type; `context["type"]`."""
+
+    def __init__(self, detail: str = "", **context: object) -> None:
+        super().__init__("HBK-714", detail, **context)
+
+
+class Oversized(RecordsError):
+    """An event is larger than a record may be; `context["bytes"]`."""
+
+    def __init__(self, detail: str = "", **context: object) -> None:
+        super().__init__("HBK-715", detail, **context)
+
+
+class Malformed(RecordsError):
+    """An event cannot be stored, or not be read, as what it claims to be."""
+
+    def __init__(self, detail: str = "", **context: object) -> None:
+        super().__init__("HBK-716", detail, **context)
+
+
+class UnknownSubject(RecordsError):
+    """A private value names nobody, or somebody of whom nothing is kept."""
+
+    def __init__(self, detail: str = "", **context: object) -> None:
+        super().__init__("HBK-717", detail, **context)
+
+
+class IdTaken(RecordsError):
+    """An event id is in the log already, with other content; `context["position"]`."""
+
+    def __init__(self, detail: str = "", **context: object) -> None:
+        super().__init__("HBK-718", detail, **context)
+
+
+class HeldBack(RecordsError):
+    """A legal hold forbids the erasure; `context["reason"]`."""
+
+    def __init__(self, detail: str = "", **context: object) -> None:
+        super().__init__("HBK-719", detail, **context)
+
+
+class NotCosigned(RecordsError):
+    """The event is in the ledger, but the witness quorum was not reached in time; `context["position"]`."""
+
+    def __init__(self, detail: str = "", **context: object) -> None:
+        super().__init__("HBK-720", detail, **context)
+
+
+class WitnessRefused(RecordsError):
+    """A witness answered no; `context["status"]` is its HTTP status."""
+
+    def __init__(self, detail: str = "", **context: object) -> None:
+        super().__init__("HBK-722", detail, **context)
 
 
 class ConfigError(HauberkError):
