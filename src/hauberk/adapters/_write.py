@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from hauberk.core.event import Entry
-from hauberk.core.ports import ANY, Append, Delete, Head, Put
+from hauberk.core.ports import ANY, Append, Check, Delete, Head, Put
 from hauberk.errors import Conflict
 
 
@@ -21,7 +21,7 @@ def check_append(append: Append, found: Head) -> None:
         raise Conflict("the positions of the batch are not dense", what="head", log=append.log, found=found.size)
 
 
-def check_row(row: Put | Delete, revision: int) -> None:
+def check_row(row: Put | Delete | Check, revision: int) -> None:
     """Refuse a row whose revision is not the expected one; `revision` is 0 when it is absent.
 
     Raises:

@@ -13,7 +13,7 @@ from hmac import compare_digest
 from msgspec.structs import replace
 
 from hauberk.core.event import Entry
-from hauberk.core.ports import END, Delete, Head, Put, Row, Store, Write
+from hauberk.core.ports import END, Check, Delete, Head, Put, Row, Store, Write
 from hauberk.crypto.keyring import Keyring, Purpose
 from hauberk.errors import Tampered
 
@@ -52,8 +52,8 @@ class AuthenticRows:
             raise Tampered("a row was written without the key", space=space, key=repr(row.key)[:80])
         return replace(row, value=value)
 
-    def _closed(self, row: Put | Delete) -> Put | Delete:
-        if isinstance(row, Delete):
+    def _closed(self, row: Put | Delete | Check) -> Put | Delete | Check:
+        if not isinstance(row, Put):
             return row
         return replace(row, value=self._tag(row.space, row.key, row.value, row.expires) + row.value)
 
@@ -74,7 +74,7 @@ class AuthenticRows:
         """Return the head of `log`."""
         return self._inner.head(log)
 
-    def entries(  # noqa: D417  # described where the port is
+    def entries(
         self,
         log: str,
         *,

@@ -7,7 +7,7 @@ from time import time
 
 from hauberk.adapters._write import check_append, check_restored, check_row
 from hauberk.core.event import Entry
-from hauberk.core.ports import END, Append, Delete, Head, Put, Row, Write
+from hauberk.core.ports import END, Append, Check, Delete, Head, Put, Row, Write
 from hauberk.errors import Conflict, RecordsError
 
 
@@ -51,13 +51,15 @@ class MemoryStore:
             self._revision += 1
             return self._revision
 
-    def _changed(self, rows: Sequence[Put | Delete]) -> Mapping[tuple[str, bytes], Row | None]:
+    def _changed(self, rows: Sequence[Put | Delete | Check]) -> Mapping[tuple[str, bytes], Row | None]:
         """Return what each row becomes; a write may touch one more than once."""
         changed: dict[tuple[str, bytes], Row | None] = {}
         for row in rows:
             key = (row.space, row.key)
             old = changed.get(key) if key in changed else self._rows.get(key)
             check_row(row, old.revision if old is not None and self._live(old) else 0)
+            if isinstance(row, Check):
+                continue
             revision = (old.revision if old else 0) + 1
             changed[key] = Row(row.key, row.value, revision, row.expires) if isinstance(row, Put) else None
         return changed

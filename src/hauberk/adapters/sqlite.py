@@ -21,7 +21,7 @@ from msgspec.structs import astuple
 
 from hauberk.adapters._write import check_append, check_restored, check_row
 from hauberk.core.event import Entry
-from hauberk.core.ports import END, Append, Delete, Head, Put, Row, Tile, Write
+from hauberk.core.ports import END, Append, Check, Delete, Head, Put, Row, Tile, Write
 from hauberk.errors import Conflict, RecordsError, Tampered
 
 SCHEMA = """
@@ -209,9 +209,11 @@ class SqliteStore:
             self._writer.execute("DELETE FROM row WHERE expires <= ?", (now - _SWEEP_SECONDS,))
             self._swept = now
 
-    def _row(self, row: Put | Delete) -> None:
+    def _row(self, row: Put | Delete | Check) -> None:
         found = _row(self._writer, row.space, row.key, self._now())
         check_row(row, found.revision if found else 0)
+        if isinstance(row, Check):
+            return
         if isinstance(row, Delete):
             self._writer.execute("DELETE FROM row WHERE space = ? AND key = ?", (row.space, row.key))
             return

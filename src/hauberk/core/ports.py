@@ -68,11 +68,19 @@ class Delete(msgspec.Struct, frozen=True):
     expected: int = ANY
 
 
+class Check(msgspec.Struct, frozen=True):
+    """Leave a row as it is, but write nothing else unless it has this revision (`ABSENT_ROW` for none)."""
+
+    space: str
+    key: bytes
+    expected: int
+
+
 class Write(msgspec.Struct, frozen=True):
     """All or nothing: at most one log batch and any number of rows."""
 
     append: Append | None = None
-    rows: Sequence[Put | Delete] = ()
+    rows: Sequence[Put | Delete | Check] = ()
 
 
 class Row(msgspec.Struct, frozen=True):

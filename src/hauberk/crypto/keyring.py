@@ -36,6 +36,9 @@ class Purpose(StrEnum):
     FEED_KEY = "feed-key"
     PSEUDONYM = "pseudonym"
     ROW = "row"  # authentication only
+    TENANT_KEY = "tenant-key"
+    SUBJECT = "subject"  # authentication only: finds a subject's keys without naming it
+    PRODUCER_KEY = "producer-key"
 
 
 def _lengths(*parts: bytes) -> bytes:

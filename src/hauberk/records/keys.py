@@ -1,0 +1,431 @@
+"""Keys of those whose data is recorded: one each, so that destroying it destroys the data and nothing else.
+
+What is sealed goes into the third part of an entry, msgpack of
+
+```
+[[[key id 16, commitment 32], ...], [[path, number of the key, nonce 12 | ciphertext and tag], ...]]
+```
+
+Each value is AES-256-GCM under its subject's key. The associated data is `hauberk seal 1`, tenant, stream, version
+(8 bytes), path, type and key id, each behind its length in four bytes: a value opens in its own place and nowhere else.
+The leaf's key commitment is SHA-256 of all `key id | commitment` of the entry, so nobody can come up with another key
+later. The clear parts never name the subject: an erased one leaves a random key id behind, and nothing that links it.
+
+Rows: `subject` finds a subject's key ids under a keyed hash; `subject-key` holds the wrapped key and how many messages
+were leased on it; `tenant-key` the key that wraps them, sealed by the keyring; `erased` the certificate's event id;
+`hold` why a subject may not be erased. A key is made, and its lease extended, in the very write that first uses it.
+"""
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from hashlib import sha256
+
+import msgspec
+
+from hauberk.core.event import NO_KEY, Entry, Private
+from hauberk.core.ports import ABSENT_ROW, Check, Delete, Put, Store, Write
+from hauberk.crypto.datakey import KEY_BYTES, MAX_MESSAGES, NONCE_BYTES, DataKey
+from hauberk.crypto.keyring import Keyring, Purpose
+from hauberk.errors import ConfigError, Conflict, RecordsError, Tampered, UnknownSubject
+
+SUBJECT, KEY, TENANT, ERASED, HOLD = "subject", "subject-key", "tenant-key", "erased", "hold"
+SPACES = frozenset({SUBJECT, KEY})  # rows that change under several writers; who loses looks again
+CACHED = 4_096  # keys in memory, 2.5 kB each
+LEASE = 1 << 16  # messages a process takes at a time from a key's budget
+KEY_ID_BYTES = 16
+_LABEL = b"hauberk seal 1"
+_HEAD = 8  # bytes of the lease in front of a wrapped key
+
+_Pairs = tuple[tuple[bytes, bytes], ...]
+_Fields = tuple[tuple[str, int, bytes], ...]
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[_Pairs, _Fields]).decode
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """In place of a value whose key was destroyed.
+
+    Args:
+        key: hex of the key id.
+        certificate: event id of the certificate of erasure.
+    """
+
+    key: str
+    certificate: bytes
+
+
+class Erasing(msgspec.Struct, frozen=True):
+    """What has to be written to erase a subject; see `SubjectKeys.erasing`.
+
+    Args:
+        keys: key id and commitment of each of its keys, hex.
+    """
+
+    keys: tuple[tuple[str, str], ...]
+    _ids: tuple[bytes, ...]
+    _deletes: tuple[Delete, ...]
+
+    def rows(self, certificate: bytes) -> Sequence[Put | Delete]:
+        """Return the rows to write together with the certificate, whose event id this is."""
+        return (*self._deletes, *(Put(ERASED, one, certificate) for one in self._ids))
+
+
+class _Live(msgspec.Struct):
+    """A key in use. `left` is what remains of this process's lease; `leased` and `revision` are the row's."""
+
+    id: bytes
+    key: DataKey
+    left: int
+    leased: int
+    revision: int
+
+
+def parts(*fields: bytes) -> bytes:
+    """Return fields, each behind its length: no two lists of fields give the same bytes."""
+    return b"".join(len(field).to_bytes(4) + field for field in fields)
+
+
+def unpack(sealed: bytes) -> tuple[_Pairs, _Fields]:
+    """Return the keys and the fields of a sealed part; `()` and `()` of an empty one.
+
+    Raises:
+        Tampered: HBK-710 it is none.
+    """
+    if not sealed:
+        return (), ()
+    try:
+        keys, fields = _decode(sealed)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Tampered("the sealed part cannot be read", kind="unreadable") from None
+    if any(not 0 <= number < len(keys) for _, number, _ in fields):
+        raise Tampered("the sealed part names a key it does not have", kind="unreadable")
+    return keys, fields
+
+
+def commitment_of(keys: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the leaf's key commitment of these keys."""
+    joined = b"".join(one + commitment for one, commitment in keys)
+    return sha256(joined).digest() if joined else NO_KEY
+
+
+class SubjectKeys:
+    """Seals and opens; makes, finds and destroys keys. Thread-safe.
+
+    Args:
+        store: where wrapped keys are. Behind `adapters.authentic.AuthenticRows`, or a database writer could put one
+            person's key under another's name.
+        keyring: seals the tenant's key.
+        tenant: whose log this is.
+        shared: other processes write here too: each write makes sure that the keys it used still exist.
+        random: of keys, key ids and nonces.
+        cached: keys kept in memory.
+        budget: messages one key may seal (NIST SP 800-38D section 8.3).
+        lease: how many of them are taken at a time.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        keyring: Keyring,
+        tenant: str = "default",
+        *,
+        shared: bool = False,
+        random: Callable[[int], bytes] = os.urandom,
+        cached: int = CACHED,
+        budget: int = MAX_MESSAGES,
+        lease: int = LEASE,
+    ) -> None:
+        self._store = store
+        self._keyring = keyring
+        self._tenant = tenant.encode()
+        self.shared = shared
+        self._random = random
+        self._cached = cached
+        self.budget = budget
+        self.lease = min(lease, budget)
+        self._lock = threading.Lock()  # guards everything below
+        self._live: OrderedDict[str, _Live] = OrderedDict()  # by subject, the latest used last
+        self._open: OrderedDict[bytes, DataKey] = OrderedDict()  # by key id, the latest used last
+        self._wrapping = b""
+
+    # where things are
+
+    def subject_row(self, subject: str) -> bytes:
+        """Return the key of a subject's rows, which tells nothing about it without the keyring.
+
+        Raises:
+            UnknownSubject: HBK-717 the name is empty.
+        """
+        if not subject:
+            raise UnknownSubject("a subject has a name")
+        return self._keyring.mac(Purpose.SUBJECT, parts(self._tenant, subject.encode("utf-8", "surrogatepass")))
+
+    def _tenant_key(self) -> bytes:
+        with self._lock:
+            if not self._wrapping:
+                row = self._store.get(TENANT, self._tenant)
+                if row is None:
+                    self._make_tenant_key()
+                    row = self._store.get(TENANT, self._tenant)
+                if row is None:
+                    raise RecordsError("HBK-706", "the tenant's key is gone")
+                self._wrapping = self._keyring.open(Purpose.TENANT_KEY, row.value, aad=self._tenant)
+            return self._wrapping
+
+    def _make_tenant_key(self) -> None:
+        sealed = self._keyring.seal(Purpose.TENANT_KEY, self._random(KEY_BYTES), aad=self._tenant)
+        try:
+            self._store.commit(Write(rows=(Put(TENANT, self._tenant, sealed, expected=ABSENT_ROW),)))
+        except Conflict:
+            return  # somebody else made it at the same time
+
+    def key_ids(self, subject: str) -> tuple[bytes, ...]:
+        """Return the ids of a subject's keys, the one in use first; none when nothing of it is kept."""
+        row = self._store.get(SUBJECT, self.subject_row(subject))
+        value = row.value if row is not None else b""
+        return tuple(value[at : at + KEY_ID_BYTES] for at in range(0, len(value), KEY_ID_BYTES))
+
+    def known(self, subject: str) -> bool:
+        """Tell whether there is a key of this subject."""
+        return bool(self.key_ids(subject))
+
+    # sealing, by the ledger
+
+    def sealing(self) -> "Sealing":
+        """Return what seals the values of one write."""
+        return Sealing(self)
+
+    def live(self, subject: str) -> _Live | None:
+        """Return the key a subject's values are sealed with now, from memory or the store."""
+        with self._lock:
+            found = self._live.get(subject)
+            if found is not None:
+                self._live.move_to_end(subject)
+                return found
+        ids = self.key_ids(subject)
+        row = self._store.get(KEY, ids[0]) if ids else None
+        if row is None:
+            return None
+        key = DataKey.unwrap(row.value[_HEAD:], self._tenant_key())
+        return _Live(ids[0], key, 0, int.from_bytes(row.value[:_HEAD]), row.revision)
+
+    def made(self, keys: Mapping[str, _Live]) -> None:
+        """Take note of keys whose rows are durable now."""
+        with self._lock:
+            self._live.update(keys)
+            while len(self._live) > self._cached:
+                self._live.popitem(last=False)
+
+    def fresh(self) -> tuple[bytes, DataKey]:
+        """Return a new key and its id."""
+        return self._random(KEY_ID_BYTES), DataKey.generate(self._random)
+
+    def row_of(self, one: _Live) -> bytes:
+        """Return the value of a key's row."""
+        return one.leased.to_bytes(_HEAD) + one.key.wrap(self._tenant_key())
+
+    def nonce(self) -> bytes:
+        """Return a random nonce."""
+        return self._random(NONCE_BYTES)
+
+    def aad(self, stream: str, version: int, kind: str, path: str, key: bytes) -> bytes:
+        """Return what a sealed value is bound to."""
+        return parts(
+            _LABEL, self._tenant, stream.encode(), version.to_bytes(8), path.encode(), kind.encode(), key
+        )  # fmt: skip
+
+    # opening, by readers
+
+    @staticmethod
+    def owners(entry: Entry) -> Mapping[str, str]:
+        """Return, for each sealed path, the hex id of its key; opens nothing."""
+        keys, fields = unpack(entry.sealed)
+        return {path: keys[number][0].hex() for path, number, _ in fields}
+
+    def open(self, entry: Entry, paths: Collection[str] | None = None) -> Mapping[str, bytes | Lost]:
+        """Return the sealed values of an entry.
+
+        Args:
+            entry: as stored.
+            paths: only these; None means all.
+
+        Raises:
+            Tampered: HBK-710 one does not open in this place, or its key is missing without a certificate of erasure.
+        """
+        keys, fields = unpack(entry.sealed)
+        if entry.leaf[-len(NO_KEY) :] != commitment_of(keys):
+            raise Tampered("the keys are not those the leaf commits to", position=entry.position, kind="edited")
+        found: dict[str, bytes | Lost] = {}
+        for path, number, sealed in fields:
+            if paths is None or path in paths:
+                found[path] = self._opened(entry, path, *keys[number], sealed)
+        return found
+
+    def _opened(self, entry: Entry, path: str, key_id: bytes, commitment: bytes, sealed: bytes) -> bytes | Lost:
+        key = self._key(key_id)
+        if isinstance(key, Lost):
+            return key
+        if key is None or key.commitment != commitment:
+            raise Tampered(
+                "a key is another one, or gone without a certificate", position=entry.position, kind="edited"
+            )
+        try:
+            return key.open(sealed, self.aad(entry.stream, entry.version, entry.type, path, key_id))
+        except ConfigError:
+            raise Tampered("a value does not open in this place", position=entry.position, kind="relocated") from None
+
+    def _key(self, key_id: bytes) -> DataKey | Lost | None:
+        with self._lock:
+            found = self._open.get(key_id)
+            if found is not None:
+                self._open.move_to_end(key_id)
+        if found is not None and not self.shared:
+            return found
+        row = self._store.get(KEY, key_id)
+        if row is None:
+            self.forget((key_id,))
+            erased = self._store.get(ERASED, key_id)
+            return Lost(key_id.hex(), erased.value) if erased is not None else None
+        if found is None:
+            found = DataKey.unwrap(row.value[_HEAD:], self._tenant_key())
+            with self._lock:
+                self._open[key_id] = found
+                while len(self._open) > self._cached:
+                    self._open.popitem(last=False)
+        return found
+
+    # erasing
+
+    def erasing(self, subject: str) -> Erasing:
+        """Return what has to be written, in one commit with its certificate, to destroy all keys of a subject.
+
+        Raises:
+            UnknownSubject: HBK-717 nothing of it is kept.
+        """
+        name = self.subject_row(subject)
+        owner = self._store.get(SUBJECT, name)
+        ids = self.key_ids(subject)
+        if owner is None or not ids:
+            raise UnknownSubject("nothing of this subject is kept")
+        rows = [(one, self._store.get(KEY, one)) for one in ids]
+        unwrapped = {one: DataKey.unwrap(row.value[_HEAD:], self._tenant_key()) for one, row in rows if row is not None}
+        deletes = [Delete(KEY, one, row.revision) for one, row in rows if row is not None]
+        return Erasing(
+            tuple((one.hex(), key.commitment.hex()) for one, key in unwrapped.items()),
+            tuple(unwrapped),
+            (Delete(SUBJECT, name, owner.revision), *deletes),
+        )
+
+    def forget(self, key_ids: Iterable[bytes]) -> None:
+        """Drop keys from memory."""
+        gone = frozenset(key_ids)
+        with self._lock:
+            for one in gone:
+                self._open.pop(one, None)
+            for subject in [subject for subject, live in self._live.items() if live.id in gone]:
+                del self._live[subject]
+
+    def forget_all(self) -> None:
+        """Drop every key from memory, as after a write that failed."""
+        with self._lock:
+            self._open.clear()
+            self._live.clear()
+
+    # legal hold
+
+    def hold(self, subject: str, reason: str) -> Put:
+        """Return the row that forbids erasing a subject."""
+        return Put(HOLD, self.subject_row(subject), reason.encode())
+
+    def lift(self, subject: str) -> Delete:
+        """Return the removal of that row."""
+        return Delete(HOLD, self.subject_row(subject))
+
+    def held(self, subject: str) -> str:
+        """Return why a subject may not be erased; empty when it may."""
+        row = self._store.get(HOLD, self.subject_row(subject))
+        return row.value.decode() if row is not None else ""
+
+    def __repr__(self) -> str:
+        return "SubjectKeys()"
+
+
+class Sealing:
+    """Seals the values of one write. `rows` belongs into that write; call `done` once it is durable."""
+
+    def __init__(self, keys: SubjectKeys) -> None:
+        self._keys = keys
+        self._used: dict[str, _Live] = {}
+        self._changed: set[str] = set()
+        self._rows: dict[tuple[str, bytes], Put | Check] = {}
+
+    @property
+    def rows(self) -> Sequence[Put | Check]:
+        """Keys that were made, and leases that were extended."""
+        return tuple(self._rows.values())
+
+    def done(self) -> None:
+        """The write is durable: what was made may be used from now on."""
+        for subject in self._changed:  # each change raised the row's revision by one
+            self._used[subject].revision += 1
+        self._keys.made(self._used)
+
+    def seal(self, private: Sequence[Private], stream: str, version: int, kind: str) -> tuple[bytes, bytes]:
+        """Return the sealed part of an entry and its key commitment.
+
+        Raises:
+            UnknownSubject: HBK-717 a value is nobody's.
+        """
+        numbers: dict[bytes, int] = {}
+        pairs: list[tuple[bytes, bytes]] = []
+        fields: list[tuple[str, int, bytes]] = []
+        for one in private:
+            live = self._live(one.subject)
+            number = numbers.get(live.id)
+            if number is None:
+                number = numbers[live.id] = len(pairs)
+                pairs.append((live.id, live.key.commitment))
+            aad = self._keys.aad(stream, version, kind, one.path, live.id)
+            fields.append((one.path, number, live.key.seal(one.value, aad, self._keys.nonce())))
+        return _encode((pairs, fields)), commitment_of(pairs)
+
+    def _live(self, subject: str) -> _Live:
+        live = self._used.get(subject)
+        if live is None:
+            found = self._keys.live(subject)
+            live = self._used[subject] = _Live(*msgspec.structs.astuple(found)) if found else self._made(subject)
+            if self._keys.shared and subject not in self._changed:
+                self._rows[KEY, live.id] = Check(KEY, live.id, live.revision)
+        if live.left <= 0:
+            live = self._used[subject] = self._extended(subject, live)
+        live.left -= 1
+        return live
+
+    def _extended(self, subject: str, live: _Live) -> _Live:
+        """Take the next lease of a key, or make another key when its budget is used up."""
+        if live.leased + self._keys.lease > self._keys.budget:
+            return self._made(subject)
+        live.leased += self._keys.lease
+        live.left += self._keys.lease
+        self._put(subject, live)
+        return live
+
+    def _made(self, subject: str) -> _Live:
+        key_id, key = self._keys.fresh()
+        live = _Live(key_id, key, self._keys.lease, self._keys.lease, 0)
+        name = self._keys.subject_row(subject)
+        pending = self._rows.get((SUBJECT, name))
+        if isinstance(pending, Put):  # a second key within one write
+            self._rows[SUBJECT, name] = Put(SUBJECT, name, key_id + pending.value, expected=pending.expected)
+        else:
+            earlier = self._keys.key_ids(subject)
+            # What was there is expected to be there still: the row has as many revisions as the subject had keys.
+            self._rows[SUBJECT, name] = Put(SUBJECT, name, b"".join((key_id, *earlier)), expected=len(earlier))
+        self._put(subject, live)
+        return live
+
+    def _put(self, subject: str, live: _Live) -> None:
+        self._rows[KEY, live.id] = Put(KEY, live.id, self._keys.row_of(live), expected=live.revision)
+        self._changed.add(subject)
