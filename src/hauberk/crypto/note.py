@@ -13,13 +13,18 @@ Wqx3HImawpLnS/Gv4ubjAvi1WIOy0b8Ze0amvqbavKk=
 
 The leaves are `one`, `two`, `three`, the seed of the key is the bytes 0 to 31. The signature is base64 of a 4-byte key
 id and the 64-byte Ed25519 signature of the text. A verifier key is written `NAME+HASH+BASE64(0x01 || public key)`; the
-hash is the first four bytes of `SHA-256(NAME || 0x0A || 0x01 || key)`.
+hash is the first four bytes of `SHA-256(NAME || 0x0A || 0x01 || key)`. Keys of other types sign other bytes, see
+`crypto.cosignature`; to a note every signature is a name, a key id and a value.
+
+Whoever reads a note passes over the lines of keys it does not know, and refuses the whole note when a line under a key
+it knows does not verify.
 """
 
 import base64
 import binascii
 import re
 from hashlib import sha256
+from typing import Protocol
 
 import msgspec
 
@@ -27,10 +32,12 @@ from hauberk.crypto.signing import SigningKey, VerifyKey
 from hauberk.errors import RecordsError
 
 ED25519 = b"\x01"
-MAX_NOTE_BYTES = 65_536  # far above any checkpoint with a hundred cosignatures
+MAX_NOTE_BYTES = 524_288  # above a checkpoint with a hundred ML-DSA-44 cosignatures of 3.3 KB; C2SP asks for 16
 MAX_SIGNATURES = 100
 KEY_ID_BYTES = 4
+_CHECKPOINT_LINES = 3
 _DASH = "— "
+_CONTROL = re.compile("[\x00-\x09\x0b-\x1f\ud800-\udfff]")  # and lone surrogates, which are no UTF-8
 _NAME = re.compile(r"[^\s+]+\Z")
 _SIZE = re.compile(r"(0|[1-9][0-9]{0,18})\Z")
 
@@ -53,11 +60,69 @@ class Checkpoint(msgspec.Struct, frozen=True):
         return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
 
 
+class Signature(msgspec.Struct, frozen=True):
+    """One signature line.
+
+    Args:
+        name: of the key.
+        key_id: 4 bytes; with the name it stands for one key and one way of signing.
+        value: what that key made of the text.
+    """
+
+    name: str
+    key_id: bytes
+    value: bytes
+
+    def line(self) -> str:
+        """Return the line as it stands in a note: em dash, name, base64, newline."""
+        return f"{_DASH}{self.name} {base64.b64encode(self.key_id + self.value).decode()}\n"
+
+
+class Note(msgspec.Struct, frozen=True):
+    """A note taken apart. Nothing of it is to be believed before a signature was checked.
+
+    Args:
+        text: what was signed, with its last newline.
+        signatures: in their order.
+    """
+
+    text: str
+    signatures: tuple[Signature, ...]
+
+    def encode(self) -> str:
+        """Return the note."""
+        return f"{self.text}\n{''.join(signature.line() for signature in self.signatures)}"
+
+
+class Verifier(Protocol):
+    """A public key that a reader of notes trusts: `LogKey` or `crypto.cosignature.Cosigner`."""
+
+    @property
+    def name(self) -> str:
+        """Of the key."""
+
+    @property
+    def key_id(self) -> bytes:
+        """Four bytes, see `key_hash`."""
+
+    def check(self, text: str, value: bytes) -> int:
+        """Check the value of a signature and return its time, 0 where it states none.
+
+        Raises:
+            RecordsError: HBK-711.
+        """
+
+
 def _bad(why: str) -> RecordsError:
     return RecordsError("HBK-711", why)
 
 
-def _unbase64(text: str) -> bytes:
+def unbase64(text: str) -> bytes:
+    """Decode the one base64 spelling of some bytes (RFC 4648 section 4, padded).
+
+    Raises:
+        RecordsError: HBK-711.
+    """
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -67,32 +132,94 @@ def _unbase64(text: str) -> bytes:
     return data
 
 
+def key_hash(name: str, kind: bytes, raw: bytes) -> bytes:
+    """Return the four bytes that name a key of this type in signatures."""
+    return sha256(name.encode() + b"\n" + kind + raw).digest()[:KEY_ID_BYTES]
+
+
 def key_id(name: str, key: VerifyKey) -> bytes:
-    """Return the four bytes that name a key in signatures."""
-    return sha256(name.encode() + b"\n" + ED25519 + key.raw).digest()[:KEY_ID_BYTES]
+    """Return the four bytes that name an Ed25519 key in signatures."""
+    return key_hash(name, ED25519, key.raw)
 
 
-def encode_key(name: str, key: VerifyKey) -> str:
-    """Return the text form of a verifier key."""
-    return f"{name}+{key_id(name, key).hex()}+{base64.b64encode(ED25519 + key.raw).decode()}"
+def encode_vkey(name: str, kind: bytes, raw: bytes) -> str:
+    """Return the text form of a verifier key of any type."""
+    return f"{name}+{key_hash(name, kind, raw).hex()}+{base64.b64encode(kind + raw).decode()}"
 
 
-def decode_key(text: str) -> tuple[str, VerifyKey]:
-    """Parse the text form of a verifier key.
+def decode_vkey(text: str) -> tuple[str, bytes, bytes]:
+    """Parse the text form of a verifier key of any type into name, type byte and key.
 
     Raises:
         RecordsError: HBK-711.
     """
     parts = text.strip().split("+", 2)
-    if len(parts) != 3 or not _NAME.match(parts[0]):  # noqa: PLR2004  # name, hash, key
+    if len(parts) != 3 or not is_name(parts[0]):  # noqa: PLR2004  # name, hash, key
         raise _bad("a verifier key is NAME+HASH+KEY")
-    raw = _unbase64(parts[2])
-    if raw[:1] != ED25519:
-        raise _bad("not an Ed25519 key")
-    key = VerifyKey(raw[1:])
-    if key_id(parts[0], key).hex() != parts[1]:
+    material = unbase64(parts[2])
+    kind, raw = material[:1], material[1:]
+    if key_hash(parts[0], kind, raw).hex() != parts[1]:
         raise _bad("the key does not fit its hash")
-    return parts[0], key
+    return parts[0], kind, raw
+
+
+def encode_key(name: str, key: VerifyKey) -> str:
+    """Return the text form of an Ed25519 verifier key."""
+    return encode_vkey(name, ED25519, key.raw)
+
+
+def decode_key(text: str) -> tuple[str, VerifyKey]:
+    """Parse the text form of an Ed25519 verifier key.
+
+    Raises:
+        RecordsError: HBK-711.
+    """
+    name, kind, raw = decode_vkey(text)
+    if kind != ED25519:
+        raise _bad("not an Ed25519 key")
+    return name, VerifyKey(raw)
+
+
+class LogKey:
+    """An Ed25519 key of type 0x01, which signs the text itself: how a log signs its checkpoints.
+
+    Args:
+        name: the log's origin.
+        key: its public key.
+    """
+
+    __slots__ = ("key", "key_id", "name")
+
+    def __init__(self, name: str, key: VerifyKey) -> None:
+        self.name = name
+        self.key = key
+        self.key_id = key_id(name, key)
+
+    @classmethod
+    def parse(cls, vkey: str) -> "LogKey":
+        """Parse the text form.
+
+        Raises:
+            RecordsError: HBK-711.
+        """
+        return cls(*decode_key(vkey))
+
+    @property
+    def vkey(self) -> str:
+        """The text form."""
+        return encode_key(self.name, self.key)
+
+    def check(self, text: str, value: bytes) -> int:
+        """Check a signature; it states no time, so this returns 0.
+
+        Raises:
+            RecordsError: HBK-711.
+        """
+        self.key.verify(text.encode(), value)
+        return 0
+
+    def __repr__(self) -> str:
+        return f"LogKey({self.name!r}, {self.key_id.hex()})"
 
 
 def sign(text: str, name: str, key: SigningKey) -> str:
@@ -101,25 +228,78 @@ def sign(text: str, name: str, key: SigningKey) -> str:
     Raises:
         RecordsError: HBK-711 the text or the name would not come back out of the note as they went in.
     """
-    if not text.endswith("\n") or _control(text) or not _NAME.match(name):
+    if not text.endswith("\n") or _control(text) or not is_name(name):
         raise _bad("not a text or name that can be signed")
-    signature = base64.b64encode(key_id(name, key.public) + key.sign(text.encode())).decode()
-    return f"{text}\n{_DASH}{name} {signature}\n"
+    return f"{text}\n{Signature(name, key_id(name, key.public), key.sign(text.encode())).line()}"
+
+
+def is_name(name: str) -> bool:
+    """Tell whether this can be the name of a key: UTF-8, not empty, no spaces, no plus, no control characters."""
+    return _NAME.match(name) is not None and not _control(name)
 
 
 def _control(text: str) -> bool:
     """Tell whether there is anything but UTF-8 text in lines."""
-    return any((char < " " and char != "\n") or "\ud800" <= char <= "\udfff" for char in text)
+    return _CONTROL.search(text) is not None
 
 
-def _split(note: str) -> tuple[str, list[str]]:
+def parse_signature(line: str) -> Signature:
+    """Parse one signature line; its newline may be left out.
+
+    Raises:
+        RecordsError: HBK-711.
+    """
+    signer, space, encoded = line.removesuffix("\n").removeprefix(_DASH).partition(" ")
+    if not line.startswith(_DASH) or not space or not is_name(signer):
+        raise _bad("a signature line is malformed")
+    signature = unbase64(encoded)
+    if len(signature) <= KEY_ID_BYTES:
+        raise _bad("a signature line is malformed")
+    return Signature(signer, signature[:KEY_ID_BYTES], signature[KEY_ID_BYTES:])
+
+
+def parse_note(note: str) -> Note:
+    """Take a note apart; no signature is checked.
+
+    Raises:
+        RecordsError: HBK-711.
+    """
     if len(note) > MAX_NOTE_BYTES or _control(note) or len(note.encode()) > MAX_NOTE_BYTES:
         raise _bad("too long, or control characters")
     text, blank, tail = note.rpartition("\n\n")
     lines = tail.split("\n")
     if not blank or lines.pop() != "" or not 0 < len(lines) <= MAX_SIGNATURES:
-        raise _bad("no signatures")
-    return text + "\n", lines
+        raise _bad("no signatures, or too many")
+    return Note(text + "\n", tuple(parse_signature(line) for line in lines))
+
+
+def add_signature(note: str, line: str) -> str:
+    """Return the note with one more signature line at its end, which takes the place of an older one by the same key.
+
+    Neither is checked here: whoever adds the line of a witness has verified it.
+
+    Raises:
+        RecordsError: HBK-711 either is malformed, or there would be too many.
+    """
+    parsed, added = parse_note(note), parse_signature(line)
+    kept = [old for old in parsed.signatures if (old.name, old.key_id) != (added.name, added.key_id)]
+    if len(kept) == MAX_SIGNATURES:
+        raise _bad("no room for another signature")
+    return Note(parsed.text, (*kept, added)).encode()
+
+
+def signed_by(note: Note, key: Verifier) -> int | None:
+    """Return when this key signed the note (0 where its signatures state no time), or None if it did not.
+
+    Raises:
+        RecordsError: HBK-711 there is a line under the name and id of this key that does not verify.
+    """
+    times = [
+        key.check(note.text, signature.value)
+        for signature in note.signatures
+        if signature.key_id == key.key_id and signature.name == key.name
+    ]
+    return max(times, default=None)
 
 
 def verify(note: str, name: str, key: VerifyKey) -> str:
@@ -128,21 +308,10 @@ def verify(note: str, name: str, key: VerifyKey) -> str:
     Raises:
         RecordsError: HBK-711.
     """
-    text, lines = _split(note)
-    verified = False
-    for line in lines:
-        signer, space, encoded = line.removeprefix(_DASH).partition(" ")
-        if not line.startswith(_DASH) or not space or not _NAME.match(signer):
-            raise _bad("a signature line is malformed")
-        signature = _unbase64(encoded)
-        if len(signature) <= KEY_ID_BYTES:
-            raise _bad("a signature line is malformed")
-        if signer == name and signature[:KEY_ID_BYTES] == key_id(name, key):
-            key.verify(text.encode(), signature[KEY_ID_BYTES:])
-            verified = True
-    if not verified:
+    parsed = parse_note(note)
+    if signed_by(parsed, LogKey(name, key)) is None:
         raise _bad("not signed by this key")
-    return text
+    return parsed.text
 
 
 def parse_checkpoint(text: str) -> Checkpoint:
@@ -152,9 +321,11 @@ def parse_checkpoint(text: str) -> Checkpoint:
         RecordsError: HBK-711.
     """
     lines = text.split("\n")
-    if len(lines) < 4 or lines.pop() != "" or not all(lines) or not _SIZE.match(lines[1]):  # noqa: PLR2004  # three lines, then the end
+    if _control(text) or len(lines) < _CHECKPOINT_LINES + 1 or lines.pop() != "" or not all(lines):
         raise _bad("not a checkpoint")
-    root = _unbase64(lines[2])
+    if not _SIZE.match(lines[1]):
+        raise _bad("the size of a checkpoint is a decimal number")
+    root = unbase64(lines[2])
     if len(root) != sha256().digest_size:
         raise _bad("a root hash has 32 bytes")
     return Checkpoint(lines[0], int(lines[1]), root)
