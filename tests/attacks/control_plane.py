@@ -46,7 +46,7 @@ from hauberk.identity.jointoken import redemption
 from hauberk.identity.registration import RegistrationEntry, choose
 from hauberk.identity.source import SvidSource
 from hauberk.policy.model import OPERATION_FIELDS, SOURCE_FIELDS
-from hauberk.records.batch import Batch, decode_batch, encode_batch
+from hauberk.records.batch import batch_events, decode_batch, encode_batch
 from hauberk.records.ledger import Ledger
 from hauberk.records.verify import verify_store
 from tests.attacks.arena import DOMAIN, EVIL, MESH, ORDERS, Arena, Stop, arena, authority, home, identity, request
@@ -326,7 +326,7 @@ def event(who: SpiffeId) -> Event:
 
 def batch(signer: SvidSource, *events: Event, as_: SvidSource | None = None) -> bytes:
     chain = (as_ or signer).current().svid.chain
-    return encode_batch(Batch(chain, time.time_ns(), events), signer.current().key.sign)
+    return encode_batch(chain, time.time_ns(), events, signer.current().key.sign)
 
 
 def workload(found: Authority, spiffe_id: SpiffeId) -> SvidSource:
@@ -364,8 +364,7 @@ def foreign_signature(off: frozenset[str]) -> Stop | None:
 
 def unchecked(found: Authority, wire: bytes) -> None:
     """Record whatever a batch holds, whoever signed it."""
-    payload, _ = msgspec.msgpack.decode(wire, type=tuple[bytes, bytes])
-    found.ledger.append_batch(msgspec.msgpack.decode(payload, type=Batch).events).result(10)
+    found.ledger.append_batch(batch_events(wire)).result(10)
 
 
 def replayed_batch(off: frozenset[str]) -> Stop | None:
@@ -376,7 +375,7 @@ def replayed_batch(off: frozenset[str]) -> Stop | None:
         assert deliver(found, orders, wire, PRODUCER) is None
         if PRODUCER not in off:
             return deliver(found, workload(found, EVIL), wire, PRODUCER)
-        _, events = decode_batch(wire, found.bundles.roots, now_ns=time.time_ns())
+        events = decode_batch(wire, found.bundles.roots, now_ns=time.time_ns()).events
         if IDS in off:
             events = tuple(msgspec.structs.replace(it, id=uuid7()) for it in events)
         size = found.ledger.head().size

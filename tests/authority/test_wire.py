@@ -28,7 +28,7 @@ from hauberk.crypto.x509 import CertificateAuthority, WorkloadKey, fingerprint, 
 from hauberk.errors import HauberkError
 from hauberk.identity.jointoken import JoinToken
 from hauberk.identity.source import SvidSource
-from hauberk.records.batch import Batch, encode_batch
+from hauberk.records.batch import encode_batch
 from hauberk.transport.contexts import bootstrap_context, client_context
 from tests.authority.mesh import DOMAIN, Mesh, wait_for
 
@@ -431,7 +431,7 @@ def test_a_service_cannot_hand_in_the_records_of_another(mesh: Mesh) -> None:
     shop, evil = svid_source(mesh, "shop"), svid_source(mesh, "evil")
     event = msgspec.structs.replace(mesh_event(mesh, 1), stream="/services/production/shop")
     wires = [
-        encode_batch(Batch(who.current().svid.chain, mesh.clock.time_ns(), (event,)), who.current().key.sign)
+        encode_batch(who.current().svid.chain, mesh.clock.time_ns(), (event,), who.current().key.sign)
         for who in (shop, evil)
     ]
     line = remote(mesh, evil)

@@ -17,7 +17,7 @@ from hauberk.core.spiffe import SpiffeId
 from hauberk.crypto.signing import SigningKey
 from hauberk.crypto.x509 import CertificateAuthority, WorkloadKey
 from hauberk.records._encode import encode_event
-from hauberk.records.batch import Batch, encode_batch
+from hauberk.records.batch import encode_batch
 from hauberk.records.ledger import Ledger
 
 DOMAIN = "example.org"
@@ -25,6 +25,9 @@ ORIGIN = f"{DOMAIN}/ledger"
 STREAM = "/services/production/payment-service"
 NOW = 1_800_000_000
 PATIENCE = 20.0  # seconds until a test that waits has failed
+
+
+UNFIT = {"HBK-705", "HBK-715", "HBK-716"}  # codes for what cannot be recorded
 
 
 def event(number: int = 0, **fields: object) -> Event:
@@ -120,7 +123,7 @@ class Producer:
         self.chain = self.svid.chain
 
     def sign(self, taken: Sequence[Event], *, time_ns: int = NOW * 10**9 + 10**9) -> bytes:
-        return encode_batch(Batch(self.chain, time_ns, tuple(taken)), self.key.sign)
+        return encode_batch(self.chain, time_ns, taken, self.key.sign)
 
 
 def certificate_authority() -> CertificateAuthority:

@@ -15,7 +15,18 @@ from hauberk.records import forward
 from hauberk.records.batch import MAX_BATCH_BYTES, decode_batch
 from hauberk.records.forward import Forwarder
 from hauberk.records.spool import Spool
-from tests.records.made import DOMAIN, NOW, PATIENCE, STREAM, Book, Producer, certificate_authority, event, events
+from tests.records.made import (
+    DOMAIN,
+    NOW,
+    PATIENCE,
+    STREAM,
+    UNFIT,
+    Book,
+    Producer,
+    certificate_authority,
+    event,
+    events,
+)
 
 AUTHORITY = certificate_authority()
 AWAY = ConfigError("HBK-902", "away")
@@ -41,14 +52,15 @@ class Mesh:
         self.largest = max(self.largest, len(wire))
         if self.error is not None:
             raise self.error
-        _, made = decode_batch(wire, {DOMAIN: (AUTHORITY.root_der,)}, now_ns=(NOW + 10) * 10**9)
-        receipts = self.book.ledger.append_batch(made).result(PATIENCE)
+        made = decode_batch(wire, {DOMAIN: (AUTHORITY.root_der,)}, now_ns=(NOW + 10) * 10**9)
+        receipts = self.book.ledger.append_signed(made.pairs, made.signed).result(PATIENCE)
         if self.lose_answers:
             raise AWAY
-        return [receipt.position for receipt in receipts if receipt.position is not None]
+        # The first entry introduces the producer and is none of its own.
+        return [receipt.position - 1 for receipt in receipts if receipt.position is not None]
 
     def ids(self) -> list[bytes]:
-        return [entry.id for entry in self.book.ledger.entries(limit=100_000)]
+        return [entry.id for entry in self.book.ledger.entries(after=0, limit=100_000)]
 
 
 class Rig:
@@ -244,7 +256,6 @@ BAD = {
     "another's stream": event(stream="/services/production/order-service"),
     "a lone surrogate": event(data={"text": "\ud800"}),
     "a surrogate as its stream": event(stream=STREAM + "/\udfff"),
-    "a huge number": event(data={"number": 2**70}),
     "a short id": event(id=b"short"),
 }
 WHILE_AWAY = {name: bad for name, bad in BAD.items() if name not in {"another's stream", "a short id"}}
@@ -266,7 +277,7 @@ def test_one_bad_event_is_refused_alone(rig: Rig, bad: Event) -> None:
     good = events(6)
     futures = [forwarder.submit(one) for one in [*good[:3], bad, *good[3:]]]
     rig.mesh.hold.set()
-    assert refusal(futures.pop(3)) == "HBK-705"
+    assert refusal(futures.pop(3)) in UNFIT
     assert {receipt.where for receipt in results([first, *futures])} == {"ledger"}
     assert rig.mesh.ids()[1:] == [one.id for one in good]
 
@@ -275,7 +286,7 @@ def test_one_bad_event_is_refused_alone(rig: Rig, bad: Event) -> None:
 def test_what_the_ledger_would_refuse_is_not_acknowledged_while_it_is_away(rig: Rig, bad: Event) -> None:
     forwarder = rig.start()
     rig.mesh.error = AWAY
-    assert refusal(forwarder.submit(bad)) == "HBK-705"
+    assert refusal(forwarder.submit(bad)) in UNFIT
     assert forwarder.submit(event()).result(PATIENCE).where == "spool"
 
 
@@ -294,7 +305,7 @@ def test_a_spooled_batch_that_is_refused_is_taken_apart_and_the_bad_event_kept_f
     assert forwarder.submit(last := event()).result(PATIENCE).where == "ledger"
     assert rig.mesh.ids()[1:] == [one.id for one in [*good, last]]
     assert forwarder.refused == 1
-    assert bad.id in (rig.directory / "spool.refused").read_bytes()
+    assert bad.id.hex().encode() in (rig.directory / "spool.refused").read_bytes()
     assert forwarder.depth() == 0
 
 

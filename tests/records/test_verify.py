@@ -126,8 +126,8 @@ def replay(path: Path) -> None:
     """The same event once more, under a new id column so that the unique index lets it in."""
     sql(
         path,
-        f"INSERT INTO entry SELECT log, {SIZE}, randomblob(16), stream, type, version + 1000, leaf, meta, public, sealed, statement"
-        f" FROM entry WHERE position = {BAD}",
+        f"INSERT INTO entry SELECT log, {SIZE}, randomblob(16), stream, type, version + 1000, leaf, meta, public,"
+        f" sealed, statement FROM entry WHERE position = {BAD}",
     )
 
 

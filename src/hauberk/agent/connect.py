@@ -26,7 +26,7 @@ from hauberk.identity.bundle import BundleSet, TrustBundle
 from hauberk.identity.jointoken import JoinToken
 from hauberk.identity.source import SvidSource
 from hauberk.policy.set import PolicySet
-from hauberk.records.batch import Batch, encode_batch
+from hauberk.records.batch import encode_batch
 from hauberk.records.fold import Folder
 from hauberk.records.forward import Forwarder
 from hauberk.records.spool import Spool
@@ -128,7 +128,7 @@ def _bundles(roots: Mapping[str, tuple[bytes, ...]]) -> BundleSet:
 def _signing(source: SvidSource, clock: Clock) -> Callable[[Sequence[Event]], bytes]:
     def sign(events: Sequence[Event]) -> bytes:
         material = source.current()
-        return encode_batch(Batch(material.svid.chain, clock.time_ns(), tuple(events)), material.key.sign)
+        return encode_batch(material.svid.chain, clock.time_ns(), events, material.key.sign)
 
     return sign
 

@@ -166,10 +166,10 @@ class Authority:
             RecordsError: HBK-705 the batch is refused, or is another service's than the peer.
         """
         with self._refusals("records", str(peer.spiffe_id), attempt):
-            producer, events = decode_batch(wire, self.roots.for_records, now_ns=self._clock.time_ns())
-            if producer.spiffe_id != peer.spiffe_id:
-                raise RecordsError("HBK-705", "signed by another service", producer=str(producer.spiffe_id))
-        receipts = in_time(self.ledger.append_batch(events))
+            batch = decode_batch(wire, self.roots.for_records, now_ns=self._clock.time_ns())
+            if batch.producer.spiffe_id != peer.spiffe_id:
+                raise RecordsError("HBK-705", "signed by another service", producer=str(batch.producer.spiffe_id))
+        receipts = in_time(self.ledger.append_signed(batch.pairs, batch.signed))
         return [receipt.position for receipt in receipts if receipt.position is not None]
 
     # identities; a method that takes an `attempt` leaves the receipt of a refusal there instead of waiting for it

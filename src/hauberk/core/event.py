@@ -64,6 +64,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):  # thousands w
         causation: id of the event or call that led to this one, or empty.
         data: further clear facts; JSON types only.
         private: what is sealed under the keys of those it is about.
+        alone: the producer signs this event by itself, not only as part of a batch; not stored.
     """
 
     id: bytes
@@ -82,6 +83,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):  # thousands w
     causation: str = ""
     data: Mapping[str, object] = _NOTHING
     private: tuple[Private, ...] = ()
+    alone: bool = False
 
 
 class Leaf(msgspec.Struct, frozen=True):

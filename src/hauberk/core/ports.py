@@ -203,6 +203,27 @@ class Bus(Protocol):
         """Close every subscription."""
 
 
+class Mark(Protocol):
+    """The high-water mark of a log: its last signed checkpoint, kept where whoever puts the database back does not reach.
+
+    A crash may lose the latest write, never what was there before; a mark behind the database is normal.
+    """
+
+    def read(self) -> str:
+        """Return the signed note, empty when none was ever written.
+
+        Raises:
+            RecordsError: HBK-706 it cannot be read.
+        """
+
+    def write(self, note: str) -> None:
+        """Keep a newer one.
+
+        Raises:
+            RecordsError: HBK-703 it cannot be written.
+        """
+
+
 class KeySource(Protocol):
     """Where key-encryption keys come from: a file, the environment, an external KMS."""
 

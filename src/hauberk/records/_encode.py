@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import msgspec
 
 from hauberk.core.event import Event
-from hauberk.errors import RecordsError
+from hauberk.errors import Malformed, Oversized
 
 MAX_PART_BYTES = 65_535  # a record is a fact, not a document
 MAX_DEPTH = 64  # of nested data; far below where any reader's own limit could be
@@ -36,6 +36,9 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     rule: str = ""
     digest: str = ""
     incident: str = ""
+    session: str = ""
+    correlation: str = ""
+    causation: str = ""
 
 
 _decode_meta = msgspec.json.Decoder(Meta).decode
@@ -46,20 +49,22 @@ def encode_event(event: Event) -> tuple[bytes, bytes]:
     """Return `meta` and `public` of an event.
 
     Raises:
-        RecordsError: HBK-705 when it cannot be encoded or is too large.
+        Malformed: HBK-716 when it cannot be encoded, or not be read again.
+        Oversized: HBK-715 when a part is larger than a record may be.
     """
     try:
         meta = _encode(
             Meta(
                 event.id.hex(), event.type, event.stream, event.time_ns, event.actor, event.address, event.outcome,
-                event.code, event.rule, event.digest, event.incident,
+                event.code, event.rule, event.digest, event.incident, event.session, event.correlation, event.causation,
             )
         )  # fmt: skip
         public = _encode(event.data) if event.data else _EMPTY
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise RecordsError("HBK-705", "the data of an event holds JSON types only") from error
-    if len(meta) > MAX_PART_BYTES or len(public) > MAX_PART_BYTES:
-        raise RecordsError("HBK-705", "the event is too large", bytes=max(len(meta), len(public)))
+        raise Malformed("the data of an event holds JSON types only") from error
+    private = sum(len(one.value) for one in event.private) if event.private else 0
+    if len(meta) > MAX_PART_BYTES or len(public) > MAX_PART_BYTES or private > MAX_PART_BYTES:
+        raise Oversized("a part of the event is too large", bytes=max(len(meta), len(public), private))
     size = len(public)
     if size > MAX_DEPTH and (size > _LONGEST_NUMBER or public.count(b"{") + public.count(b"[") > MAX_DEPTH):
         _check_readable(public)
@@ -70,17 +75,17 @@ def _check_readable(public: bytes) -> None:
     """Refuse what an auditor's reader could choke on, though ours might not: a deep nesting, or an endless number.
 
     Raises:
-        RecordsError: HBK-705.
+        Malformed: HBK-716.
     """
     try:
         level: list[object] = [_decode_data(public)]
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise RecordsError("HBK-705", "the data of an event cannot be read again") from error
+        raise Malformed("the data of an event cannot be read again") from error
     for _ in range(MAX_DEPTH + 1):
         level = [inner for value in level for inner in _inside(value)]
         if not level:
             return
-    raise RecordsError("HBK-705", "the data of an event is nested too deep", depth=MAX_DEPTH)
+    raise Malformed("the data of an event is nested too deep", depth=MAX_DEPTH)
 
 
 def _inside(value: object) -> Iterable[object]:
@@ -93,15 +98,16 @@ def decode_event(meta: bytes, public: bytes) -> Event:
     """Rebuild the event.
 
     Raises:
-        RecordsError: HBK-705 when these are not the bytes of an event.
+        Malformed: HBK-716 when these are not the bytes of an event.
     """
     try:
         found, data = _decode_meta(meta), _decode_data(public)
         identity = bytes.fromhex(found.id)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise RecordsError("HBK-705", "not an event") from error
+        raise Malformed("not an event") from error
     return Event(
         id=identity, type=found.type, stream=found.stream, time_ns=found.time, actor=found.actor,
         address=found.address, outcome=found.outcome, code=found.code, rule=found.rule, digest=found.digest,
-        incident=found.incident, data=data,
+        incident=found.incident, session=found.session, correlation=found.correlation, causation=found.causation,
+        data=data,
     )  # fmt: skip

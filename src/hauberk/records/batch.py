@@ -1,67 +1,112 @@
 """Signed batches: how a service hands its events to the authority, so that nobody else can have made them.
 
-The wire form is msgpack of `[payload, signature]`; the payload is msgpack of `Batch`, the signature covers
-`hauberk batch 1`, a newline and the payload and is made with the service's SVID key. The chain travels along and is
-verified at the batch's own time, so a batch from the spool is still good when the certificate has expired since.
+The wire form is msgpack of `[chain, time ns, [[meta, public], ...], signature]`. The clear parts are the very bytes that
+will be stored; the signature is a statement about their digests (`records.statement`), made with the service's SVID
+key, and is kept beside the entries: who reads the ledger years later can check it as the authority does now. The chain
+is verified at the batch's own time, so a batch from the spool is still good when the certificate has expired since.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 
 import msgspec
 
-from hauberk.core.event import Event
+from hauberk.core.event import ABSENT, Event
 from hauberk.crypto.x509 import SvidInfo, public_key_verify, verify_chain
-from hauberk.errors import HauberkError, RecordsError
+from hauberk.errors import HauberkError, Malformed, RecordsError
+from hauberk.records._encode import decode_event, encode_event
+from hauberk.records.job import Pair, Signed
+from hauberk.records.statement import Producer, Statement, message
 
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 MAX_EVENTS = 2_000
 MAX_AGE_NS = 30 * 86_400 * 10**9  # a spool older than a month is looked at by people
 MAX_AHEAD_NS = 300 * 10**9  # clocks differ
 _END_OF_TIME_NS = 1 << 63  # the year 2262
-_CONTEXT = b"hauberk batch 1\n"
 
 
 class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
-    """What is signed.
+    """What travels.
 
     Args:
         chain: the producer's certificates, DER, leaf first.
         time_ns: when it was signed, Unix nanoseconds.
-        events: in order.
+        parts: `meta` and `public` of each event, in order.
+        signature: of the statement about them.
     """
 
     chain: tuple[bytes, ...]
     time_ns: int
-    events: tuple[Event, ...]
+    parts: tuple[tuple[bytes, bytes], ...]
+    signature: bytes
+
+    @property
+    def digests(self) -> bytes:
+        """What the statement covers; nothing is sealed on its way."""
+        return b"".join(sha256(meta).digest() + sha256(public).digest() + ABSENT for meta, public in self.parts)
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, Mapping):  # read-only views are data too
-        return dict(value)
-    raise TypeError(type(value).__name__)
+class Received(msgspec.Struct, frozen=True):
+    """A batch that was verified.
+
+    Args:
+        producer: who made it.
+        pairs: its events, decoded and as they were signed.
+        signed: the statement, to be kept with them.
+    """
+
+    producer: SvidInfo
+    pairs: tuple[Pair, ...]
+    signed: Signed
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """The events."""
+        return tuple(pair.event for pair in self.pairs)
 
 
-_encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
-_decode_envelope = msgspec.msgpack.Decoder(tuple[bytes, bytes]).decode
-_decode_batch = msgspec.msgpack.Decoder(Batch).decode
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Batch).decode
 
 
-def encode_batch(batch: Batch, sign: Callable[[bytes], bytes]) -> bytes:
+def encode_batch(
+    chain: tuple[bytes, ...], time_ns: int, events: Sequence[Event], sign: Callable[[bytes], bytes]
+) -> bytes:
     """Return the wire form.
 
     Raises:
-        RecordsError: HBK-705 an event holds something that is no JSON type.
+        RecordsError: HBK-715, HBK-716 an event cannot be stored, or holds what has to be sealed where it is recorded.
     """
+    if any(event.private for event in events):
+        raise Malformed("private values are recorded in an event store, which has the keys to seal them")
+    batch = Batch(chain, time_ns, tuple(encode_event(event) for event in events), b"")
+    return _encode(msgspec.structs.replace(batch, signature=sign(message(time_ns, batch.digests))))
+
+
+def batch_events(data: bytes) -> tuple[Event, ...]:
+    """Return the events of a batch of our own, unverified.
+
+    Raises:
+        RecordsError: HBK-705 malformed.
+    """
+    return tuple(pair.event for pair in _pairs(_parsed(data)))
+
+
+def _parsed(data: bytes) -> Batch:
     try:
-        payload = _encoder.encode(batch)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise RecordsError("HBK-705", "the data of an event holds JSON types only") from error
-    return _encoder.encode((payload, sign(_CONTEXT + payload)))
+        return _decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise RecordsError("HBK-705", "not a batch") from None
 
 
-def decode_batch(
-    data: bytes, roots: Mapping[str, Sequence[bytes]], *, now_ns: int
-) -> tuple[SvidInfo, tuple[Event, ...]]:
+def _pairs(batch: Batch) -> tuple[Pair, ...]:
+    try:
+        return tuple(Pair(decode_event(meta, public), meta, public) for meta, public in batch.parts)
+    except Malformed as error:
+        raise RecordsError("HBK-705", "an event cannot be read") from error
+
+
+def decode_batch(data: bytes, roots: Mapping[str, Sequence[bytes]], *, now_ns: int) -> Received:
     """Verify a batch and return who made it and what is in it.
 
     Args:
@@ -74,22 +119,26 @@ def decode_batch(
     """
     if len(data) > MAX_BATCH_BYTES:
         raise RecordsError("HBK-705", "the batch is too large", bytes=len(data))
-    try:
-        payload, signature = _decode_envelope(data)
-        batch = _decode_batch(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise RecordsError("HBK-705", "not a batch") from None
-    if not batch.chain or not 0 < len(batch.events) <= MAX_EVENTS:
-        raise RecordsError("HBK-705", "no chain, or a wrong number of events", events=len(batch.events))
-    if not now_ns - MAX_AGE_NS <= batch.time_ns <= now_ns + MAX_AHEAD_NS:
+    batch = _parsed(data)
+    if not batch.chain or not 0 < len(batch.parts) <= MAX_EVENTS:
+        raise RecordsError("HBK-705", "no chain, or a wrong number of events", events=len(batch.parts))
+    if not max(0, now_ns - MAX_AGE_NS) <= batch.time_ns <= now_ns + MAX_AHEAD_NS:
         raise RecordsError("HBK-705", "the time of the batch is out of range")
+    digests = batch.digests
     try:
         producer = verify_chain(batch.chain, roots, at=batch.time_ns / 1e9)
-        public_key_verify(producer.leaf_der, _CONTEXT + payload, signature)
+        public_key_verify(producer.leaf_der, message(batch.time_ns, digests), batch.signature)
     except HauberkError as error:
         raise RecordsError("HBK-705", "not signed by a workload of this trust domain") from error
-    _check_streams(producer, batch.events)
-    return producer, batch.events
+    pairs = _pairs(batch)
+    _check_events(producer, pairs)
+    who = Producer.of_chain(batch.chain, _cannot_sign)
+    statement = Statement(who.fingerprint, batch.time_ns, len(pairs), digests, batch.signature)
+    return Received(producer, pairs, Signed(who, statement))
+
+
+def _cannot_sign(_message: bytes) -> bytes:
+    raise RecordsError("HBK-705", "a producer's key is with the producer")
 
 
 def own_stream(producer: SvidInfo) -> str:
@@ -97,12 +146,22 @@ def own_stream(producer: SvidInfo) -> str:
     return f"/services/{producer.spiffe_id.namespace}/{producer.spiffe_id.account}"
 
 
-def _check_streams(producer: SvidInfo, events: Sequence[Event]) -> None:
+def _check_events(producer: SvidInfo, pairs: Sequence[Pair]) -> None:
     own = own_stream(producer)
-    for event in events:
+    for pair in pairs:
+        event = pair.event
         if event.stream != own and not event.stream.startswith(own + "/"):
             raise RecordsError("HBK-705", "a service writes its own streams only", stream=event.stream[:200])
         if not 0 <= event.time_ns < _END_OF_TIME_NS:
             raise RecordsError("HBK-705", "the time of an event is out of range")
         if len(event.id) != 16:  # noqa: PLR2004  # bytes of a UUID
             raise RecordsError("HBK-705", "an event id has 16 bytes")
+        if _again(event) != (pair.meta, pair.public):  # what reads differently elsewhere is not taken
+            raise RecordsError("HBK-705", "an event is not written as it is read")
+
+
+def _again(event: Event) -> tuple[bytes, bytes]:
+    try:
+        return encode_event(event)
+    except RecordsError as error:
+        raise RecordsError("HBK-705", "an event cannot be stored") from error

@@ -13,9 +13,8 @@ kept beside the spool.
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 
 import msgspec
 
@@ -23,8 +22,7 @@ from hauberk.core.clock import SYSTEM_CLOCK, Clock
 from hauberk.core.event import Event, Receipt
 from hauberk.core.ports import Draft, made
 from hauberk.errors import HauberkError, RecordsError
-from hauberk.records._encode import encode_event
-from hauberk.records.batch import MAX_BATCH_BYTES, MAX_EVENTS, Batch
+from hauberk.records.batch import MAX_BATCH_BYTES, MAX_EVENTS, batch_events
 from hauberk.records.inbox import Inbox, promise
 from hauberk.records.spool import Spool
 
@@ -33,10 +31,13 @@ BATCH = MAX_EVENTS // 2
 LINGER = 0.05  # seconds an event nobody waits for may wait for company on its way to the authority
 RETRY = 0.5  # seconds between two attempts to reach the authority
 REFUSED = "HBK-705"
-FINAL = {REFUSED, "HBK-404"}  # the batch is at fault; on any other code the same batch may pass later
+FINAL = {
+    REFUSED,
+    "HBK-404",
+    "HBK-715",
+    "HBK-716",
+}  # the batch is at fault; on any other code the same batch may pass later
 FULL = "HBK-704"
-_decode_envelope = msgspec.msgpack.Decoder(tuple[bytes, bytes]).decode
-_decode_batch = msgspec.msgpack.Decoder(Batch).decode
 _log = logging.getLogger("hauberk.records")
 
 Send = Callable[[bytes], Sequence[int]]
@@ -56,19 +57,6 @@ class _Job(msgspec.Struct, gc=False):
 
 def _weight(_job: _Job) -> int:
     return 1
-
-
-@contextmanager
-def _encodable() -> Iterator[None]:
-    """Whatever an encoder has against an event is a refusal of that event.
-
-    Raises:
-        RecordsError: HBK-705.
-    """
-    try:
-        yield
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise RecordsError(REFUSED, "an event cannot be encoded") from error
 
 
 class Forwarder:
@@ -181,9 +169,6 @@ class Forwarder:
         positions = None if self._spool.depth else self._try_send(wire)
         if positions is not None and len(positions) == len(events):
             return positions
-        with _encodable():  # what the ledger would refuse must not be acknowledged because it was away
-            for event in events:
-                encode_event(event)
         self._spool.put(wire)
         return None
 
@@ -191,10 +176,9 @@ class Forwarder:
         """Sign a batch.
 
         Raises:
-            RecordsError: HBK-705 it cannot be encoded, or is larger than the authority takes.
+            RecordsError: HBK-715, HBK-716 an event cannot be stored; HBK-705 more than the authority takes.
         """
-        with _encodable():
-            wire = self._sign(events)
+        wire = self._sign(events)
         if len(wire) > MAX_BATCH_BYTES:
             raise RecordsError(REFUSED, "the batch is too large", bytes=len(wire))
         return wire
@@ -246,8 +230,8 @@ class Forwarder:
         """Send the events of a refused batch alone, signed anew; False when the authority went away meanwhile."""
         refused: list[bytes] = []
         try:
-            events: Sequence[Event] = _decode_batch(_decode_envelope(wire)[0]).events
-        except (msgspec.DecodeError, ValueError, RecursionError):
+            events: Sequence[Event] = batch_events(wire)
+        except RecordsError:
             events, refused = (), [wire]
         for event in events:
             alone = wire

@@ -53,7 +53,7 @@ _decode = msgspec.msgpack.Decoder(Statement).decode
 
 def message(time_ns: int, digests: bytes) -> bytes:
     """Return what is signed about the digests of some events."""
-    return _CONTEXT + time_ns.to_bytes(8) + sha256(digests).digest()
+    return _CONTEXT + time_ns.to_bytes(8, signed=True) + sha256(digests).digest()
 
 
 class Producer(msgspec.Struct, frozen=True):

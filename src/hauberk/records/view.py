@@ -32,7 +32,18 @@ def entry_view(entry: Entry) -> Mapping[str, object]:
         "stream": event.stream,
         "id": event.id.hex(),
     }
-    for name in ("actor", "address", "outcome", "code", "rule", "digest", "incident"):
+    for name in (
+        "actor",
+        "address",
+        "outcome",
+        "code",
+        "rule",
+        "digest",
+        "incident",
+        "session",
+        "correlation",
+        "causation",
+    ):
         if value := getattr(event, name):
             view[name] = value
     if event.data:
