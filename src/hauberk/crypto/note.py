@@ -205,6 +205,11 @@ class LogKey:
         return cls(*decode_key(vkey))
 
     @property
+    def raw(self) -> bytes:
+        """The bytes of the public key."""
+        return self.key.raw
+
+    @property
     def vkey(self) -> str:
         """The text form."""
         return encode_key(self.name, self.key)
