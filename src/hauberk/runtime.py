@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from hauberk.adapters.sqlite import SqliteStore
 from hauberk.adapters.state import StateDirectory
 from hauberk.core.call import Call, Workload
 from hauberk.core.clock import SYSTEM_CLOCK, Clock
@@ -34,8 +33,7 @@ from hauberk.core.limits import Limits
 from hauberk.core.ports import Guard, Recorder
 from hauberk.core.principal import Principal
 from hauberk.core.spiffe import SpiffeId
-from hauberk.crypto.keyring import Pseudonyms, Purpose
-from hauberk.crypto.signing import SigningKey
+from hauberk.crypto.keyring import Pseudonyms
 from hauberk.edge.guard import CanonicalRequest
 from hauberk.errors import IdentityError, PolicyError, explained
 from hauberk.identity.naming import resolve
@@ -43,8 +41,8 @@ from hauberk.identity.revocation import NO_REVOCATIONS, Revocations
 from hauberk.policy.engine import Engine
 from hauberk.policy.parse import parse_documents
 from hauberk.policy.set import PolicySet
+from hauberk.recording import Recording
 from hauberk.records.fold import Folder
-from hauberk.records.ledger import Ledger
 from hauberk.records.requests import MAX_PATH, AllowedDraft, denied, failed
 from hauberk.transport.connection import Connections
 from hauberk.transport.contexts import RotatingContext, client_context
@@ -180,22 +178,17 @@ class Runtime:
             path = Path(directory or config.directory)
             state = StateDirectory(path, config.trust_domain, keys=config.authority.keys)
             taken.callback(state.close)
-            signer = SigningKey(state.secret("log", Purpose.LOG_KEY, lambda: SigningKey.generate().seed()))
-            store = SqliteStore(state.database, now=clock.time)
-            taken.callback(store.close)
-            origin = f"{config.trust_domain}/ledger"
-            ledger = Ledger(store, signer, origin, queue_size=config.records.queue, clock=clock)
-            taken.callback(ledger.close)
-            state.publish("log.pub", ledger.verifier.encode() + b"\n")
+            recording = Recording(state, config, producer=True, clock=clock)
+            taken.callback(recording.close)
             state.complete()
             service = config.service
             runtime = cls(
                 config=config,
                 workload=Workload(service.namespace, service.account, service.labels),
                 policies=chosen,
-                recorder=Folder(ledger, rate=config.records.fold_rate, clock=clock),
+                recorder=Folder(recording.ledger, rate=config.records.fold_rate, clock=clock),
                 pseudonyms=state.keyring.pseudonyms(),
-                on_close=(store.close, state.close),
+                on_close=(recording.close, state.close),
                 clock=clock,
             )
             taken.pop_all()

@@ -47,8 +47,8 @@ class Desk:
         assert position is not None
         return next(self.ledger.entries(after=position - 1, limit=1))
 
-    def put(self, value: bytes = EMAIL, subject: str = "ann", path: str = "email", **fields: object) -> Entry:
-        return self.write(event(private=(Private(path, subject, value),), **fields))[0]
+    def put(self, value: bytes = EMAIL, subject: str = "ann", path: str = "email") -> Entry:
+        return self.write(event(private=(Private(path, subject, value),)))[0]
 
     def erase(self, subject: str) -> None:
         certificate = event(type="records.erased")

@@ -160,7 +160,7 @@ def test_a_denial_is_recorded_with_pseudonyms_and_nothing_that_could_forge_a_lin
     request = inbound(STRANGER, b"/a\r\nx\x1b[2J" + b"\x00" * 300)
     decision = runtime.check(request)
     receipt = runtime.record_denial(request, decision, "incident-1").result(10)
-    assert receipt.position == 0
+    assert receipt.position == 1  # the first entry introduces the producer
     (event,) = memory.events(incident="incident-1")
     assert event.address.startswith("address:")
     assert "10.1.2.3" not in repr(event)
@@ -330,5 +330,5 @@ def test_a_program_that_just_ends_has_its_last_records_written(tmp_path: Path) -
     subprocess.run([sys.executable, "-c", PROGRAM], cwd=tmp_path, check=True, timeout=60)
     runtime = Runtime.embedded(tmp_path / ".hauberk", config=Config())
     request = inbound("")
-    assert runtime.record_denial(request, runtime.check(request), "next").result(10).position == 3
+    assert runtime.record_denial(request, runtime.check(request), "next").result(10).position == 4
     runtime.close()

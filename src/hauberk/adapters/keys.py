@@ -50,12 +50,12 @@ def write_private(path: Path, data: bytes) -> None:
             os.link(part, path, follow_symlinks=False)  # unlike a rename, never replaces what is there
         finally:
             part.unlink()
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except OSError as error:
         raise ConfigError("HBK-905", f"cannot be made: {error.strerror}", path=str(path)) from None
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
     """A new file is durable only once its name is."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

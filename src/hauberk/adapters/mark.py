@@ -1,8 +1,9 @@
 """The high-water mark of a log in a file of its own, outside the database.
 
-Two places of 4 KiB are written in turn, each `SHA-256 of the rest 32 | number 8 | length 2 | signed note`, so that a
-write cut short by a crash leaves the other. There is no sync: the mark guards against a database that was put back, not
-against a power failure, after which it may be a little behind the database and says so to nobody.
+It has three places of 4 KiB, each `SHA-256 of the rest 32 | number 8 | length 2 | signed note`. The first note goes
+into the first place and is synced; the later ones into the other two in turn, so that a write cut short leaves what was
+before. Those are not synced: the mark guards against a database that was put back, not against a power failure, after
+which it may be a little behind the database, as it may always be.
 """
 
 import os
@@ -10,7 +11,7 @@ import threading
 from hashlib import sha256
 from pathlib import Path
 
-from hauberk.adapters.keys import check_private
+from hauberk.adapters.keys import check_private, sync_directory
 from hauberk.errors import ConfigError, RecordsError
 
 PLACE_BYTES = 4_096
@@ -30,12 +31,16 @@ class FileMark:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()  # guards the file and _number
+        self._directory = path.parent
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             check_private(path)
-            self._number, _ = max(self._place(0), self._place(1))
+            self._number, _ = self._newest()
         except (OSError, ConfigError) as error:
             raise RecordsError("HBK-706", "the high-water mark cannot be opened", path=str(path)) from error
+
+    def _newest(self) -> tuple[int, str]:
+        return max(self._place(which) for which in range(3))
 
     def _place(self, which: int) -> tuple[int, str]:
         """Return number and note of one place; 0 and nothing when it was never or only half written."""
@@ -49,7 +54,7 @@ class FileMark:
     def read(self) -> str:
         """Return the newest note."""
         with self._lock:
-            return max(self._place(0), self._place(1))[1]
+            return self._newest()[1]
 
     def write(self, note: str) -> None:
         """Keep a newer note."""
@@ -60,7 +65,11 @@ class FileMark:
             number = self._number + 1
             body = number.to_bytes(8) + len(text).to_bytes(2) + text
             try:
-                os.pwrite(self._fd, sha256(body).digest() + body, number % 2 * PLACE_BYTES)
+                which = 1 + number % 2 if number > 1 else 0
+                os.pwrite(self._fd, sha256(body).digest() + body, which * PLACE_BYTES)
+                if number == 1:
+                    os.fsync(self._fd)
+                    sync_directory(self._directory)
             except OSError as error:
                 raise RecordsError("HBK-703", "the high-water mark cannot be written") from error
             self._number = number

@@ -2,7 +2,7 @@
 
 ```
 .hauberk/            0755   public: root.pem, log.pub, authority.json, workload.sock
-.hauberk/private/    0700   hauberk.db, sealed secrets (*.sealed), admin.sock, lock
+.hauberk/private/    0700   hauberk.db, ledger.mark, sealed secrets (*.sealed), admin.sock, lock
 .hauberk/private/keys/root  0600   the key-encryption key, unless a setting names another place
 ```
 
@@ -21,6 +21,7 @@ from hauberk.crypto.keyring import Keyring, Purpose
 from hauberk.errors import ConfigError, HauberkError, IdentityError
 
 DATABASE = "hauberk.db"
+MARK = "ledger.mark"
 PUBLISHED = ("root.pem", "log.pub")  # written once every secret has been made
 _WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -78,6 +79,11 @@ class StateDirectory:
             os.close(fd)
             raise ConfigError("HBK-906", "another process uses this state directory", path=str(self.path)) from None
         return fd
+
+    @property
+    def mark(self) -> Path:
+        """The path of the ledger's high-water mark."""
+        return self.private / MARK
 
     @property
     def database(self) -> Path:

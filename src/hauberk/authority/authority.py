@@ -11,8 +11,6 @@ from pathlib import Path
 
 import msgspec
 
-from hauberk.adapters.authentic import AuthenticRows
-from hauberk.adapters.sqlite import SqliteStore
 from hauberk.adapters.state import StateDirectory
 from hauberk.authority.audience import Audience
 from hauberk.authority.policies import Applied, PolicyBook
@@ -48,9 +46,9 @@ from hauberk.identity.registration import RegistrationEntry, choose
 from hauberk.identity.revocation import NO_REVOCATIONS, Revocations
 from hauberk.identity.source import SvidSource
 from hauberk.policy.posture import weakened
+from hauberk.recording import Recording
 from hauberk.records.batch import decode_batch
 from hauberk.records.fold import Folder
-from hauberk.records.ledger import Ledger
 
 NAMESPACE = "hauberk-system"
 ACCOUNT = "authority"
@@ -82,18 +80,17 @@ class Authority:
         try:
             self._open(clock)
         except HauberkError:
-            if hasattr(self, "store"):
-                self.store.close()
+            if hasattr(self, "recording"):
+                self.recording.close()
             self.state.close()
             raise
 
     def _open(self, clock: Clock) -> None:
         state, domain = self.state, self.config.trust_domain
         self.roots = Roots(state, domain, clock=clock)
-        log_key = SigningKey(state.secret("log", Purpose.LOG_KEY, lambda: SigningKey.generate().seed()))
         self.feed_key = SigningKey(state.secret("feed", Purpose.FEED_KEY, lambda: SigningKey.generate().seed()))
-        self.store = AuthenticRows(SqliteStore(state.database, now=clock.time), state.keyring)
-        self.ledger = Ledger(self.store, log_key, f"{domain}/ledger", queue_size=self.config.records.queue, clock=clock)
+        self.recording = Recording(state, self.config, producer=False, clock=clock)
+        self.store, self.ledger = self.recording.store, self.recording.ledger
         if not state.first and not self.ledger.head().size:
             raise IdentityError("HBK-210", "the ledger is empty, though this authority has run before")
         self.recorder = Folder(self.ledger, rate=self.config.records.fold_rate, clock=clock)
@@ -106,7 +103,6 @@ class Authority:
         self.address = ""  # where the TLS listener is, once there is one
         self._attestor = LinuxAttestor()
         self._revoked: tuple[Resource | None, Revocations] = (None, NO_REVOCATIONS)
-        state.publish("log.pub", self.ledger.verifier.encode() + b"\n")
         if state.first:  # so that a ledger without entries is never that of a finished start
             me = str(SpiffeId.service(domain, NAMESPACE, ACCOUNT))
             self.record("authority.created", actor=me, data={"root": self.roots.signer})
@@ -438,5 +434,5 @@ class Authority:
     def close(self) -> None:
         """Write what waits to be recorded and release everything."""
         self.recorder.close()
-        self.store.close()
+        self.recording.close()
         self.state.close()

@@ -79,6 +79,8 @@ class RecordsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         spool: directory of the on-disk spool; empty means `spool` in the state directory.
         spool_bytes: size of the on-disk spool used while the authority is away, in bytes.
         fold_rate: equal denials per caller, rule and second that get an entry of their own; the rest are counted.
+        mark: file of the ledger's high-water mark, which tells when an old database was put back; empty means
+            `ledger.mark` in the state directory. Best on another disk than the database.
         insecure_unrecorded: go on when an event can be recorded nowhere, instead of refusing the call.
     """
 
@@ -86,6 +88,7 @@ class RecordsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     spool: str = ""
     spool_bytes: Count = 67_108_864
     fold_rate: Count = 10
+    mark: str = ""
     insecure_unrecorded: bool = False
 
 

@@ -126,6 +126,8 @@ class Ledger:
         self._end = End(store, log, signer, keys=keys, producer=producer, clock=clock)
         if mark is not None:
             check_mark(store, log, self._end.head, mark.read(), signer.public)
+            if not self._end.head.size:  # so that from the first entry on a mark that is missing was taken away
+                mark.write(self._end.empty())
         self._inbox: Inbox[Job] = Inbox(queue_size, LINGER)
         self._held: list[Job] = []  # nobody waits for them and the disk failed; at most what the queue held
         self._at_work: list[Job] = []  # taken out of the inbox and not settled yet

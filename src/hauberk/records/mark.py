@@ -18,8 +18,10 @@ def read_mark(note: str, key: VerifyKey) -> Checkpoint:
     Raises:
         RecordsError: HBK-711 it was not signed with this key.
     """
-    checkpoint = parse_checkpoint(note)
-    verify(note, checkpoint.origin, key)
+    origin = note.partition("\n")[0]
+    checkpoint = parse_checkpoint(verify(note, origin, key))
+    if checkpoint.origin != origin:
+        raise RecordsError("HBK-711", "the signer is not the log")
     return checkpoint
 
 

@@ -14,7 +14,7 @@ from hauberk.core.clock import Clock
 from hauberk.core.event import ABSENT, NO_KEY, SIGNED, Entry, Event, encode_leaf
 from hauberk.core.ids import uuid7
 from hauberk.core.ports import Append, Check, Delete, Head, Put, Store, Write
-from hauberk.crypto.merkle import Frontier
+from hauberk.crypto.merkle import EMPTY_ROOT, Frontier
 from hauberk.crypto.note import Checkpoint, sign_checkpoint, verify_checkpoint
 from hauberk.crypto.signing import SigningKey
 from hauberk.errors import Malformed, RecordsError, Tampered
@@ -170,6 +170,10 @@ class Sequence:
         checkpoint = Checkpoint(origin_of(self.log, epoch), frontier.size, frontier.root())
         note = sign_checkpoint(checkpoint, self._signer)
         return Head(frontier.size, frontier.encode(), note.encode(), epoch)
+
+    def empty(self) -> str:
+        """Return the signed note of the log before its first entry."""
+        return sign_checkpoint(Checkpoint(origin_of(self.log, self.head.epoch), 0, EMPTY_ROOT), self._signer)
 
     # what a draft asks
 

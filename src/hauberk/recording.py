@@ -1,0 +1,112 @@
+"""The ledger of one state directory, with everything that guards it: where the parts of the records plane meet.
+
+Below it is the store behind `AuthenticRows`, so that nobody who may only write the database can exchange a key; beside
+it the high-water mark; inside it the keys of subjects and, in an embedded runtime, the producer's own signature.
+"""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from hauberk.adapters.authentic import AuthenticRows
+from hauberk.adapters.mark import FileMark
+from hauberk.adapters.sqlite import SqliteStore
+from hauberk.adapters.state import StateDirectory
+from hauberk.core.clock import Clock
+from hauberk.core.config import Config
+from hauberk.core.ports import Store
+from hauberk.crypto.keyring import Purpose
+from hauberk.crypto.note import encode_key
+from hauberk.crypto.signing import SigningKey
+from hauberk.records.keys import SubjectKeys
+from hauberk.records.ledger import Ledger
+from hauberk.records.recover import Recovery, recover
+from hauberk.records.statement import Producer
+
+
+def log_key(state: StateDirectory) -> SigningKey:
+    """Return the key that signs this directory's log, made on the first start."""
+    return SigningKey(state.secret("log", Purpose.LOG_KEY, lambda: SigningKey.generate().seed()))
+
+
+def log_name(config: Config) -> str:
+    """Return the name of the log in the store."""
+    return f"{config.trust_domain}/ledger"
+
+
+def open_mark(state: StateDirectory, config: Config) -> FileMark:
+    """Open the high-water mark: where the setting says, or beside the database."""
+    return FileMark(Path(config.records.mark) if config.records.mark else state.mark)
+
+
+class Recording:
+    """An open ledger. Close it before the state directory.
+
+    Args:
+        state: whose; published are `log.pub` and, with a producer, `producer.pub`.
+        config: settings.
+        producer: sign what this process itself records with a key of its own.
+        clock: time source.
+
+    Raises:
+        Tampered: HBK-710 the stored ledger does not fit its checkpoint, HBK-713 it is older than its high-water mark.
+        RecordsError: HBK-706 a file cannot be opened.
+    """
+
+    def __init__(self, state: StateDirectory, config: Config, *, producer: bool, clock: Clock) -> None:
+        with ExitStack() as taken:  # a start that fails gives back what it took
+            inner = SqliteStore(state.database, now=clock.time)
+            taken.callback(inner.close)
+            self.store: Store = AuthenticRows(inner, state.keyring)
+            self.mark = open_mark(state, config)
+            taken.callback(self.mark.close)
+            self.keys = SubjectKeys(self.store, state.keyring)
+            self.ledger = Ledger(
+                self.store,
+                log_key(state),
+                log_name(config),
+                keys=self.keys,
+                producer=_producer(state, config) if producer else None,
+                mark=self.mark,
+                clock=clock,
+                queue_size=config.records.queue,
+            )
+            taken.callback(self.ledger.close)
+            state.publish("log.pub", self.ledger.verifier.encode() + b"\n")
+            self._release = taken.pop_all()
+
+    def close(self) -> None:
+        """Write what waits and close everything. Closing twice is fine."""
+        self._release.close()
+
+
+def _producer(state: StateDirectory, config: Config) -> Producer:
+    key = SigningKey(state.secret("producer", Purpose.PRODUCER_KEY, lambda: SigningKey.generate().seed()))
+    state.publish("producer.pub", encode_key(f"{config.trust_domain}/producer", key.public).encode() + b"\n")
+    return Producer.of_key(key)
+
+
+def recover_directory(path: Path, config: Config, *, actor: str, clock: Clock) -> Recovery:
+    """Begin a new epoch of the ledger in a state directory that nobody else has open.
+
+    The checkpoints that were found and known before are published as `recovered-N.txt`, the new key as `log.pub`.
+
+    Raises:
+        ConfigError: HBK-906 nothing is wrong, or another process has the directory.
+        HauberkError: the directory, the key or the database is not usable.
+    """
+    state = StateDirectory(path, config.trust_domain, keys=config.authority.keys)
+    try:
+        store = AuthenticRows(SqliteStore(state.database, now=clock.time), state.keyring)
+        mark = open_mark(state, config)
+        try:
+            signer = log_key(state)
+            done = recover(store, signer, log_name(config), mark, actor=actor, clock=clock)
+        finally:
+            mark.close()
+            store.close()
+        state.publish("log.pub", encode_key(done.origin, signer.public).encode() + b"\n")
+        both = "\n".join(note for note in (done.found, done.known, done.checkpoint) if note)
+        state.publish(f"recovered-{done.origin.rpartition('-')[2]}.txt", both.encode())
+    finally:
+        state.close()
+    return done
