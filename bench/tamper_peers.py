@@ -131,7 +131,10 @@ class MerkleAudit:
         return False
 
 
-_REST = "leaf_hash, mmr_root, payload_hash, action_type, actor, agent_id, created_at"
+_REPLAY = (
+    "INSERT INTO audit_log SELECT 8, leaf_hash, mmr_root, payload_hash, action_type, actor, agent_id, created_at"
+    " FROM audit_log WHERE leaf_index = 0"
+)
 _TAKE = "UPDATE audit_log SET payload_hash = (SELECT payload_hash FROM audit_log other WHERE other.leaf_index = {})"
 _MERKLE_AUDIT = {
     "edit": ["UPDATE audit_log SET payload_hash = 'a' || substr(payload_hash, 2) WHERE leaf_index = 0"],
@@ -141,7 +144,7 @@ _MERKLE_AUDIT = {
         "UPDATE audit_log SET leaf_index = 0 WHERE leaf_index = 2",
         "UPDATE audit_log SET leaf_index = 2 WHERE leaf_index = -1",
     ],
-    "replay": [f"INSERT INTO audit_log SELECT 8, {_REST} FROM audit_log WHERE leaf_index = 0"],
+    "replay": [_REPLAY],
     "delete": ["DELETE FROM audit_log WHERE leaf_index = 2"],
     "truncate": ["DELETE FROM audit_log WHERE leaf_index > 5"],
     "replace": [f"{_TAKE.format('audit_log.leaf_index + 1')} WHERE actor = 'alice'"],
