@@ -204,7 +204,7 @@ class Bus(Protocol):
 
 
 class Mark(Protocol):
-    """The high-water mark of a log: its last signed checkpoint, kept where whoever puts the database back does not reach.
+    """The high-water mark of a log: its last signed checkpoint, kept where whoever puts a database back does not reach.
 
     A crash may lose the latest write, never what was there before; a mark behind the database is normal.
     """

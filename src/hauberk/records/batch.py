@@ -1,9 +1,9 @@
 """Signed batches: how a service hands its events to the authority, so that nobody else can have made them.
 
-The wire form is msgpack of `[chain, time ns, [[meta, public], ...], signature]`. The clear parts are the very bytes that
-will be stored; the signature is a statement about their digests (`records.statement`), made with the service's SVID
-key, and is kept beside the entries: who reads the ledger years later can check it as the authority does now. The chain
-is verified at the batch's own time, so a batch from the spool is still good when the certificate has expired since.
+The wire form is msgpack of `[chain, time ns, [[meta, public], ...], signature]`. The clear parts are the very bytes
+that will be stored; the signature is a statement about their digests (`records.statement`), made with the service's
+SVID key, and is kept beside the entries: who reads the ledger years later can check it as the authority does now. The
+chain is verified at the batch's own time, so one from the spool is still good when its certificate has expired.
 """
 
 from collections.abc import Callable, Mapping, Sequence
