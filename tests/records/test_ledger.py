@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,11 +13,11 @@ from hypothesis import strategies as st
 from hauberk.adapters.memory import MemoryStore
 from hauberk.adapters.sqlite import SqliteStore
 from hauberk.core.event import Event, Receipt
-from hauberk.core.ports import Write
+from hauberk.core.ports import Put, Write
 from hauberk.crypto.merkle import leaf_hash, verify_consistency, verify_inclusion
 from hauberk.crypto.note import decode_key, verify_checkpoint
 from hauberk.crypto.signing import SigningKey
-from hauberk.errors import RecordsError, Tampered
+from hauberk.errors import Conflict, IdTaken, RecordsError, Tampered
 from hauberk.records._tiles import StoredTree
 from hauberk.records.ledger import Ledger
 from hauberk.records.verify import verify_store
@@ -404,3 +405,78 @@ def test_when_the_sequencer_ends_by_accident_nobody_waits_for_ever(gate: Gate, l
     finally:
         threading.excepthook = hook
     assert refusal(ledger.submit(event())) == "HBK-706"
+
+
+# expectations
+
+
+def test_an_append_goes_in_only_at_the_version_it_expects(book: Book) -> None:
+    ledger = book.ledger
+    first = ledger.append_batch(events(2), expected={STREAM: 0}).result(PATIENCE)
+    ledger.append_batch(events(1), expected={STREAM: 2}).result(PATIENCE)
+    for wrong in (0, 2, 4):
+        with pytest.raises(Conflict) as found:
+            ledger.append_batch(events(1), expected={STREAM: wrong}).result(PATIENCE)
+        assert (found.value.context["what"], found.value.context["found"]) == ("stream", 3)
+    with pytest.raises(Conflict):
+        ledger.append_batch(events(1), expected={STREAM: 3, "/streams/other": 1}).result(PATIENCE)
+    assert ledger.head().size == 3
+    assert [receipt.position for receipt in first] == [0, 1]
+
+
+def test_of_many_who_expect_the_same_version_exactly_one_wins(book: Book) -> None:
+    futures = [book.ledger.append_batch(events(2), expected={STREAM: 0}) for _ in range(50)]
+    won = [future for future in futures if future.exception(PATIENCE) is None]
+    assert len(won) == 1
+    assert {type(future.exception()) for future in futures} == {type(None), Conflict}
+    assert book.ledger.head().size == 2
+
+
+def test_without_an_expectation_two_who_read_the_same_both_write(book: Book) -> None:
+    for _ in range(2):
+        book.ledger.append_batch(events(1)).result(PATIENCE)
+    assert book.ledger.head().size == 2  # a lost update: what the expectation is there to stop
+
+
+def test_an_append_that_is_sent_again_is_acknowledged_though_the_stream_has_moved_on(book: Book) -> None:
+    made = events(2)
+    first = book.ledger.append_batch(made, expected={STREAM: 0}).result(PATIENCE)
+    book.write(*events(3))
+    assert book.ledger.append_batch(made, expected={STREAM: 0}).result(PATIENCE) == first
+    assert book.ledger.head().size == 5
+
+
+def test_an_id_that_stands_for_another_event_is_refused_alone(book: Book) -> None:
+    made = event()
+    book.write(made)
+    other = msgspec.structs.replace(made, data={"number": 99})
+    futures = [book.ledger.append_batch([one]) for one in (event(), other, event())]
+    assert [type(future.exception(PATIENCE)) for future in futures] == [type(None), IdTaken, type(None)]
+
+
+def test_rows_are_written_with_the_events_or_neither(book: Book) -> None:
+    put = Put("cursor", b"a", b"1", expected=0)
+    book.ledger.append_batch([event()], rows=(put,)).result(PATIENCE)
+    with pytest.raises(Conflict):
+        book.ledger.append_batch([event()], rows=(put,)).result(PATIENCE)
+    assert book.ledger.head().size == 1
+    book.ledger.append_batch((), rows=(Put("cursor", b"b", b"2"),)).result(PATIENCE)
+    assert [row.value for row in book.store.scan("cursor")] == [b"1", b"2"]
+
+
+def test_two_ledgers_on_one_store_delay_each_other_and_never_fork(book: Book) -> None:
+    other = Ledger(book.store, book.signer, ORIGIN)
+    futures = [ledger.append_batch(events(3)) for _ in range(40) for ledger in (book.ledger, other)]
+    positions = [receipt.position for future in futures for receipt in future.result(PATIENCE)]
+    assert sorted(at for at in positions if at is not None) == list(range(240))
+    other.close()
+    assert verify_store(book.store, book.ledger.verifier).size == 240
+
+
+def test_a_ledger_that_was_told_to_refuse_signs_nothing_more(book: Book) -> None:
+    book.write(event())
+    book.ledger.refuse("a witness knows another history")
+    with pytest.raises(RecordsError) as found:
+        book.write(event())
+    assert found.value.code == "HBK-713"
+    assert book.ledger.head().size == 1

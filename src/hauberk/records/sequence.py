@@ -141,13 +141,8 @@ class Sequence:
         if len(self._versions) > CACHED_STREAMS:
             self._versions.clear()
         draft = _Draft(self, known)
-        stale: list[Job] = []
-        rows: list[Put | Delete | Check] = []
-        for job in jobs:
-            if draft.take(job):
-                rows.extend(job.rows)
-            else:
-                stale.append(job)
+        stale = [job for job in jobs if not draft.take(job)]
+        rows = draft.rows
         sealing = draft.sealing
         if sealing is not None:
             rows.extend(sealing.rows)
@@ -229,16 +224,20 @@ class _Draft:
         self.entries: list[Entry] = []
         self.hashes: list[bytes] = []
         self.introduced: set[bytes] = set()
+        self.rows: list[Put | Delete | Check] = []
         self.sealing: Sealing | None = None
         self._statements: dict[int, bytes] = {}  # by index of the entry that carries it
 
     def take(self, job: Job) -> bool:
         """Add the events of a job; False, and nothing is added, when a stream is not where the job expects it."""
         fresh = self._fresh(job)
+        if job.pairs and not fresh:  # it was committed before, rows and all
+            return True
         versions = self._end.versions({*(pair.event.stream for pair in fresh), *job.expected})
         if any(versions[stream] != version for stream, version in job.expected.items()):
             return False
         self._taken.update(pair.event.id for pair in fresh)
+        self.rows.extend(job.rows)
         producer = job.signed.producer if job.signed else self._end.producer
         if producer is not None and fresh:
             self._introduce(producer)
