@@ -44,7 +44,7 @@ INSERT OR IGNORE INTO revision VALUES (1, 0);
 BUSY_SECONDS = 30.0  # another process may hold the write lock this long before we give up
 _ENTRY = "position, id, stream, type, version, leaf, meta, public, sealed, statement"
 _ORDER = {False: "ASC", True: "DESC"}
-_ROWS_AT_ONCE = 128  # rows of one statement; more are no faster, and ten columns stay far below SQLite's own limit
+_ROWS_AT_ONCE = 1_024  # rows of one statement: each statement has to get the interpreter lock back; SQLite takes 32,766 values
 _SWEEP_SECONDS = 60.0  # between two sweeps of expired rows, and how long they stay at least
 _IDLE = 8  # reading connections kept open
 _CHUNK = 500  # bound variables per query; SQLite's own limit is far higher

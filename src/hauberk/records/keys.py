@@ -19,7 +19,8 @@ were leased on it; `tenant-key` the key that wraps them, sealed by the keyring; 
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from hashlib import sha256
 
 import msgspec
@@ -35,7 +36,9 @@ SPACES = frozenset({SUBJECT, KEY})  # rows that change under several writers; wh
 CACHED = 4_096  # keys in memory, 2.5 kB each
 LEASE = 1 << 16  # messages a process takes at a time from a key's budget
 KEY_ID_BYTES = 16
+NONCES = 64  # read at a time
 _LABEL = b"hauberk seal 1"
+_VERSION = (8).to_bytes(4)  # the length of a version
 _HEAD = 8  # bytes of the lease in front of a wrapped key
 
 _Pairs = tuple[tuple[bytes, bytes], ...]
@@ -72,19 +75,15 @@ class Erasing(msgspec.Struct, frozen=True):
         return (*self._deletes, *(Put(ERASED, one, certificate) for one in self._ids))
 
 
-class _Live(msgspec.Struct):
-    """A key in use. `left` is what remains of this process's lease; `leased` and `revision` are the row's."""
-
-    id: bytes
-    key: DataKey
-    left: int
-    leased: int
-    revision: int
-
-
 def parts(*fields: bytes) -> bytes:
     """Return fields, each behind its length: no two lists of fields give the same bytes."""
     return b"".join(len(field).to_bytes(4) + field for field in fields)
+
+
+@lru_cache(maxsize=1024)
+def field(path: str, kind: str) -> bytes:
+    """Return the part of the associated data that names a field of an event type."""
+    return parts(path.encode(), kind.encode())
 
 
 def unpack(sealed: bytes) -> tuple[_Pairs, _Fields]:
@@ -108,6 +107,29 @@ def commitment_of(keys: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Return the leaf's key commitment of these keys."""
     joined = b"".join(one + commitment for one, commitment in keys)
     return sha256(joined).digest() if joined else NO_KEY
+
+
+class _Live:
+    """A key in use. `left` is what remains of this process's lease; `leased` and `revision` are the row's."""
+
+    __slots__ = ("commitment", "id", "key", "leased", "left", "pair", "part", "revision")
+
+    def __init__(self, one: bytes, key: DataKey, left: int, leased: int, revision: int) -> None:
+        self.id = one
+        self.key = key
+        self.left = left
+        self.leased = leased
+        self.revision = revision
+        self.pair = (one, key.commitment)
+        self.part = parts(one)  # of the associated data
+        self.commitment = commitment_of((self.pair,))  # of an entry with this key alone
+
+    def copy(self) -> "_Live":
+        """Return an independent copy."""
+        made = object.__new__(_Live)
+        for name in _Live.__slots__:
+            setattr(made, name, getattr(self, name))
+        return made
 
 
 class SubjectKeys:
@@ -140,6 +162,7 @@ class SubjectKeys:
         self._store = store
         self._keyring = keyring
         self._tenant = tenant.encode()
+        self._place = parts(_LABEL, self._tenant)
         self.shared = shared
         self._random = random
         self._cached = cached
@@ -226,15 +249,20 @@ class SubjectKeys:
         """Return the value of a key's row."""
         return one.leased.to_bytes(_HEAD) + one.key.wrap(self._tenant_key())
 
-    def nonce(self) -> bytes:
-        """Return a random nonce."""
-        return self._random(NONCE_BYTES)
+    def nonces(self) -> Iterator[bytes]:
+        """Yield random nonces, read from the system many at a time; nobody keeps the iterator over a write."""
+        while True:
+            many = self._random(NONCE_BYTES * NONCES)
+            yield from (many[at : at + NONCE_BYTES] for at in range(0, len(many), NONCE_BYTES))
+
+    def place(self, stream: str, version: int) -> bytes:
+        """Return the part of the associated data that all values of an entry share."""
+        name = stream.encode()
+        return self._place + len(name).to_bytes(4) + name + _VERSION + version.to_bytes(8)
 
     def aad(self, stream: str, version: int, kind: str, path: str, key: bytes) -> bytes:
         """Return what a sealed value is bound to."""
-        return parts(
-            _LABEL, self._tenant, stream.encode(), version.to_bytes(8), path.encode(), kind.encode(), key
-        )  # fmt: skip
+        return self.place(stream, version) + field(path, kind) + parts(key)
 
     # opening, by readers
 
@@ -357,6 +385,7 @@ class Sealing:
 
     def __init__(self, keys: SubjectKeys) -> None:
         self._keys = keys
+        self._nonces = keys.nonces()
         self._used: dict[str, _Live] = {}
         self._changed: set[str] = set()
         self._rows: dict[tuple[str, bytes], Put | Check] = {}
@@ -378,24 +407,22 @@ class Sealing:
         Raises:
             UnknownSubject: HBK-717 a value is nobody's.
         """
-        numbers: dict[bytes, int] = {}
+        place = self._keys.place(stream, version)
         pairs: list[tuple[bytes, bytes]] = []
         fields: list[tuple[str, int, bytes]] = []
         for one in private:
             live = self._live(one.subject)
-            number = numbers.get(live.id)
-            if number is None:
-                number = numbers[live.id] = len(pairs)
-                pairs.append((live.id, live.key.commitment))
-            aad = self._keys.aad(stream, version, kind, one.path, live.id)
-            fields.append((one.path, number, live.key.seal(one.value, aad, self._keys.nonce())))
-        return _encode((pairs, fields)), commitment_of(pairs)
+            if live.pair not in pairs:
+                pairs.append(live.pair)
+            aad = place + field(one.path, kind) + live.part
+            fields.append((one.path, pairs.index(live.pair), live.key.seal(one.value, aad, next(self._nonces))))
+        return _encode((pairs, fields)), live.commitment if len(pairs) == 1 else commitment_of(pairs)
 
     def _live(self, subject: str) -> _Live:
         live = self._used.get(subject)
         if live is None:
             found = self._keys.live(subject)
-            live = self._used[subject] = _Live(*msgspec.structs.astuple(found)) if found else self._made(subject)
+            live = self._used[subject] = found.copy() if found else self._made(subject)
             if self._keys.shared and subject not in self._changed:
                 self._rows[KEY, live.id] = Check(KEY, live.id, live.revision)
         if live.left <= 0:
