@@ -26,7 +26,8 @@ from hauberk.core.ports import ANY, Put, Row, Write
 from hauberk.crypto.cosignature import Algorithm, Cosigner
 from hauberk.crypto.note import LogKey, parse_checkpoint, parse_note, signed_by
 from hauberk.errors import Conflict, RecordsError
-from hauberk.records.witness import CLOCK_STEP, MAX_EVIDENCE, Witness
+from hauberk.records.watchlist import MAX_EVIDENCE
+from hauberk.records.witness import CLOCK_STEP, Witness
 from hauberk.records.witness_wire import (
     MAX_BODY_BYTES,
     Answer,

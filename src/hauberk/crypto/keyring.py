@@ -39,6 +39,7 @@ class Purpose(StrEnum):
     TENANT_KEY = "tenant-key"
     SUBJECT = "subject"  # authentication only: finds a subject's keys without naming it
     PRODUCER_KEY = "producer-key"
+    WITNESS_KEY = "witness-key"
 
 
 def _lengths(*parts: bytes) -> bytes:
