@@ -1,0 +1,165 @@
+"""Archived segments: 256 neighbouring entries in one file that anybody can verify alone.
+
+A segment covers exactly one complete tile of the log's tree. The file is msgpack of
+
+```
+[ "hauberk segment 1", log, number, signed checkpoint, [path...], tile 256 * 32 bytes, [entry...] ]
+```
+
+An entry is the array of its ten fields. The tile holds the leaf hash of every position, also of those whose entries
+were pruned before; each entry that is there has to hash to its place in it, and the path leads from the root of the
+tile to the root of the checkpoint, which the log signed. So nothing in the file has to be believed but the log's key.
+"""
+
+from collections.abc import Sequence
+from hashlib import sha256
+
+import msgspec
+
+from hauberk.core.event import Entry, Leaf
+from hauberk.core.ports import Store
+from hauberk.crypto.merkle import HASH_BYTES, Tree, leaf_hash, verify_inclusion
+from hauberk.crypto.note import Checkpoint, parse_checkpoint, verify
+from hauberk.crypto.signing import VerifyKey
+from hauberk.errors import RecordsError
+from hauberk.records._encode import decode_event
+from hauberk.records._tiles import WIDTH, StoredTree
+
+FORMAT = "hauberk segment 1"
+LEVELS = 8  # of the tree, inside a tile
+MAX_BYTES = 256 * 4 * 65_536  # of a file: 256 entries, each of at most three parts and a statement
+
+
+class Segment(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a file holds; see the module. `note` is the signed checkpoint.
+
+    Args:
+        format: `hauberk segment 1`.
+        log: name of the log.
+        number: position of the first entry, divided by 256.
+        note: the signed checkpoint that the path leads to.
+        path: from the tile's root upwards.
+        tile: leaf hashes.
+        entries: those that are there, in order, each the array of its fields.
+    """
+
+    format: str
+    log: str
+    number: int
+    note: str
+    path: tuple[bytes, ...]
+    tile: bytes
+    entries: tuple["_Row", ...]
+
+    def encode(self) -> bytes:
+        """Return the bytes of the file."""
+        return msgspec.msgpack.encode(self)
+
+    def with_entries_of(self, other: "Segment") -> "Segment":
+        """Return this segment with what only the other one still has."""
+        rows = {row[0]: row for row in (*other.entries, *self.entries)}
+        return msgspec.structs.replace(self, entries=tuple(rows[at] for at in sorted(rows)))
+
+    def unpacked(self) -> list[Entry]:
+        """Return the entries."""
+        return [Entry(*row) for row in self.entries]
+
+
+_Row = tuple[int, bytes, str, str, int, bytes, bytes, bytes, bytes, bytes]
+_decode = msgspec.msgpack.Decoder(Segment).decode
+
+
+def make_segment(store: Store, log: str, number: int, note: str) -> Segment:
+    """Return a segment as the store has it.
+
+    Args:
+        store: where the log lives.
+        log: its name.
+        number: of the segment.
+        note: a signed checkpoint that covers it whole.
+
+    Raises:
+        RecordsError: HBK-707 a tile is missing, HBK-712 the checkpoint does not cover it.
+    """
+    first = number * WIDTH
+    path = StoredTree(store, log).inclusion(first, parse_checkpoint(note).size)[LEVELS:]
+    entries = store.entries(log, after=first - 1, before=first + WIDTH, limit=WIDTH)
+    rows = tuple(msgspec.structs.astuple(entry) for entry in entries)
+    return Segment(FORMAT, log, number, note, tuple(path), store.tile(log, 0, number), rows)
+
+
+def _bad(why: str) -> RecordsError:
+    return RecordsError("HBK-725", why)
+
+
+def read_segment(data: bytes, log: str, key: VerifyKey) -> Segment:
+    """Return a segment that is of this log and untouched.
+
+    Args:
+        data: of the file.
+        log: name of the log, in whatever epoch.
+        key: of the log.
+
+    Raises:
+        RecordsError: HBK-725 it is not.
+    """
+    if len(data) > MAX_BYTES:
+        raise _bad("the file is too large")
+    try:
+        found = _decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise _bad("not a segment") from None
+    if found.format != FORMAT or found.log != log or len(found.tile) != WIDTH * HASH_BYTES or found.number < 0:
+        raise _bad("not a segment of this log")
+    _check_tile(found, _checkpoint(found.note, log, key))
+    for entry in found.unpacked():
+        _check_entry(found, entry)
+    positions = [row[0] for row in found.entries]
+    if positions != sorted(set(positions)):
+        raise _bad("entries are out of order")
+    return found
+
+
+def _checkpoint(note: str, log: str, key: VerifyKey) -> Checkpoint:
+    try:
+        checkpoint = parse_checkpoint(note)
+        verify(note, checkpoint.origin, key)
+    except RecordsError:
+        raise _bad("the checkpoint is not signed by the log") from None
+    if checkpoint.origin != log and not checkpoint.origin.startswith(f"{log}/epoch-"):
+        raise _bad("the checkpoint is of another log")
+    return checkpoint
+
+
+def _check_tile(segment: Segment, checkpoint: Checkpoint) -> None:
+    """The tile has to be in the signed tree, at its own place: its first leaf is, by a path through the tile's root."""
+    hashes = [segment.tile[at : at + HASH_BYTES] for at in range(0, len(segment.tile), HASH_BYTES)]
+    inside = Tree(hashes.__getitem__).inclusion(0, WIDTH)
+    try:
+        verify_inclusion(hashes[0], segment.number * WIDTH, checkpoint.size, [*inside, *segment.path], checkpoint.root)
+    except RecordsError:
+        raise _bad("the tile is not in the signed tree") from None
+
+
+def _check_entry(segment: Segment, entry: Entry) -> None:
+    """An entry has to hash to its place in the tile, and its parts and columns have to be those of its leaf."""
+    at = entry.position - segment.number * WIDTH
+    if not 0 <= at < WIDTH or leaf_hash(entry.leaf) != segment.tile[at * HASH_BYTES : (at + 1) * HASH_BYTES]:
+        raise _bad("an entry is not in the signed tree")
+    try:
+        leaf, event = Leaf.decode(entry.leaf), decode_event(entry.meta, entry.public)
+    except (ValueError, RecordsError):
+        raise _bad("an entry cannot be read") from None
+    parts = (sha256(entry.meta).digest(), sha256(entry.public).digest(), sha256(entry.sealed).digest())
+    if parts != (leaf.meta, leaf.public, leaf.sealed) or (leaf.position, leaf.version) != (
+        entry.position,
+        entry.version,
+    ):
+        raise _bad("an entry is not what its leaf says")
+    if (event.id, event.stream, event.type) != (entry.id, entry.stream, entry.type):
+        raise _bad("an entry is not what its leaf says")
+
+
+def digest_of(segments: Sequence[bytes]) -> str:
+    """Return the digest of an archive: SHA-256 hex of the concatenated SHA-256 of its files, in order."""
+    return sha256(b"".join(segments)).hexdigest()
