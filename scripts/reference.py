@@ -19,6 +19,7 @@ import msgspec
 import hauberk
 from hauberk.cli import COMMANDS
 from hauberk.core import config
+from hauberk.core.address import Address
 from hauberk.errors import REGISTRY
 from hauberk.policy._values import PLAIN_KEYS
 from hauberk.policy.model import OPERATION_FIELDS, SOURCE_FIELDS, camel
@@ -256,6 +257,8 @@ def type_name(hint: object) -> str:
         return "list of texts"
     if get_origin(hint) is dict:
         return "table of texts"
+    if isinstance(hint, type) and issubclass(hint, Address):
+        return "address"
     names = {str: "text", int: "whole number", float: "number", bool: "true or false"}
     return names[hint] if isinstance(hint, type) and hint in names else str(hint)
 

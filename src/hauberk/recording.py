@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from hauberk.adapters.authentic import AuthenticRows
+from hauberk.adapters.engine import embedded, open_store
 from hauberk.adapters.mark import FileMark
-from hauberk.adapters.sqlite import SqliteStore
 from hauberk.adapters.state import StateDirectory
 from hauberk.core.clock import Clock
 from hauberk.core.config import Config
@@ -54,7 +54,7 @@ class Recording:
 
     def __init__(self, state: StateDirectory, config: Config, *, producer: bool, clock: Clock) -> None:
         with ExitStack() as taken:  # a start that fails gives back what it took
-            inner = SqliteStore(state.database, now=clock.time)
+            inner = open_store(config, state.database, now=clock.time)
             taken.callback(inner.close)
             self.store: Store = AuthenticRows(inner, state.keyring)
             self.mark = open_mark(state, config)
@@ -73,6 +73,10 @@ class Recording:
             taken.callback(self.ledger.close)
             state.publish("log.pub", self.ledger.verifier.encode() + b"\n")
             self._release = taken.pop_all()
+
+    def checkpoint(self) -> str:
+        """Return the note that others are shown; empty for an empty log."""
+        return self.ledger.checkpoint()
 
     def close(self) -> None:
         """Write what waits and close everything. Closing twice is fine."""
@@ -94,9 +98,9 @@ def recover_directory(path: Path, config: Config, *, actor: str, clock: Clock) -
         ConfigError: HBK-906 nothing is wrong, or another process has the directory.
         HauberkError: the directory, the key or the database is not usable.
     """
-    state = StateDirectory(path, config.trust_domain, keys=config.authority.keys)
+    state = StateDirectory(path, config.trust_domain, keys=config.authority.keys, database=embedded(config))
     try:
-        store = AuthenticRows(SqliteStore(state.database, now=clock.time), state.keyring)
+        store = AuthenticRows(open_store(config, state.database, now=clock.time), state.keyring)
         mark = open_mark(state, config)
         try:
             signer = log_key(state)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from hauberk.adapters.engine import embedded
 from hauberk.adapters.state import StateDirectory
 from hauberk.core.call import Call, Workload
 from hauberk.core.clock import SYSTEM_CLOCK, Clock
@@ -176,7 +177,7 @@ class Runtime:
         ).with_documents(documents)
         with ExitStack() as taken:  # a start that fails gives back what it took
             path = Path(directory or config.directory)
-            state = StateDirectory(path, config.trust_domain, keys=config.authority.keys)
+            state = StateDirectory(path, config.trust_domain, keys=config.authority.keys, database=embedded(config))
             taken.callback(state.close)
             recording = Recording(state, config, producer=True, clock=clock)
             taken.callback(recording.close)

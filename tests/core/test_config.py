@@ -158,7 +158,7 @@ def test_no_control_can_be_turned_off_with_a_large_number(tmp_path: Path, key: s
     [
         ("trust_domian = 'x'", "trust_domian"),
         ("[limits]\nbody_byte = 1", "limits.body_byte"),
-        ("store = 'postgresql://db'", "store"),
+        ("store = 'mysql://db'", "store"),
         ("bus = 'nats://a'", "bus"),
         ("[limitz]\nbody_bytes = 1", "limitz"),
         ("[limitz]", "limitz"),

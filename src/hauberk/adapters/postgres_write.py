@@ -67,8 +67,12 @@ def finish(connection: Connection) -> None:
         OutcomeUnknown: the connection was lost, or the server has it on its own disk and will not wait for a standby.
         RecordsError: HBK-703 the server rolled it back.
     """
-    warnings: list[psycopg.errors.Diagnostic] = []
-    connection.add_notice_handler(warnings.append)
+    warnings: list[str] = []
+
+    def listen(notice: psycopg.errors.Diagnostic) -> None:
+        warnings.append(notice.message_primary or "")
+
+    connection.add_notice_handler(listen)
     try:
         ended = connection.execute("COMMIT").statusmessage
     except psycopg.Error as error:
@@ -76,11 +80,11 @@ def finish(connection: Connection) -> None:
             raise OutcomeUnknown("the connection was lost during the commit") from error
         raise
     finally:
-        connection.remove_notice_handler(warnings.append)
+        connection.remove_notice_handler(listen)
     if ended != "COMMIT":
         raise RecordsError("HBK-703", "the server rolled the transaction back")
     if warnings:
-        raise OutcomeUnknown("the commit is not known to be where it should be", why=warnings[0].message_primary)
+        raise OutcomeUnknown("the commit is not known to be where it should be", why=warnings[0])
 
 
 def _locked(connection: Connection, append: Append | None, rows: Sequence[Put | Delete | Check]) -> _There:

@@ -33,13 +33,14 @@ class StateDirectory:
         path: made when absent.
         trust_domain: what sealed secrets belong to.
         keys: reference to the key-encryption key, see `adapters.keys.key_source`.
+        database: whether the database is a file in it, and has to be there after the first start.
 
     Raises:
         IdentityError: HBK-210 something is missing or open to others.
         ConfigError: HBK-906 another process has it.
     """
 
-    def __init__(self, path: Path, trust_domain: str, *, keys: str = "") -> None:
+    def __init__(self, path: Path, trust_domain: str, *, keys: str = "", database: bool = True) -> None:
         self.path = path
         self.private = path / "private"
         self._trust_domain = trust_domain
@@ -58,17 +59,17 @@ class StateDirectory:
         _before_start(lambda: check_private(self.private, directory=True))
         self._lock = self._take_lock()
         try:
-            self._open(keys)
+            self._open(keys, database=database)
         except HauberkError:
             self.close()
             raise
 
-    def _open(self, keys: str) -> None:
+    def _open(self, keys: str, *, database: bool) -> None:
         # A start that was killed before it was complete has promised nothing yet: what it made is taken up.
         self.first = not self._complete.exists()
         self._make = self.first and not self._published
         self.keyring = Keyring(key_source(keys, self.private / "keys", create=self._make))
-        if not self.first:
+        if database and not self.first:
             _before_start(lambda: check_private(self.database))
 
     def _take_lock(self) -> int:

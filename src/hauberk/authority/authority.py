@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from hauberk.adapters.engine import embedded
 from hauberk.adapters.state import StateDirectory
 from hauberk.authority.audience import Audience
 from hauberk.authority.policies import Applied, PolicyBook
@@ -76,7 +77,9 @@ class Authority:
     def __init__(self, directory: Path, config: Config, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self.config = config
         self._clock = clock
-        self.state = StateDirectory(directory, config.trust_domain, keys=config.authority.keys)
+        self.state = StateDirectory(
+            directory, config.trust_domain, keys=config.authority.keys, database=embedded(config)
+        )
         try:
             self._open(clock)
         except HauberkError:

@@ -13,10 +13,11 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal, cast, get_origin, get_type_hints
+from typing import Annotated, cast, get_origin, get_type_hints
 
 import msgspec
 
+from hauberk.core.address import Address, BusAddress, StoreAddress
 from hauberk.core.limits import Count, Limits, WithinDay
 from hauberk.errors import ConfigError
 
@@ -26,11 +27,26 @@ DEFAULT = "default"
 ARGUMENT = "argument"
 # Not settings but hand-overs: how a process gets its identity, its keys or the place of the file itself.
 RESERVED = frozenset({"HAUBERK_CONFIG", "HAUBERK_SOCKET"})
-RESERVED_PREFIXES = ("HAUBERK_IDENTITY_", "HAUBERK_JOIN_", "HAUBERK_KEY_")
+RESERVED_PREFIXES = ("HAUBERK_IDENTITY_", "HAUBERK_JOIN_", "HAUBERK_KEY_", "HAUBERK_TEST_")
 
 _NOWHERE: Mapping[str, str] = MappingProxyType({})
+_ADDRESSES = (StoreAddress, BusAddress)
 _WHERE = re.compile(r"`\$\.([\w.]+)")  # how msgspec names the place: "... - at `$.limits.body_bytes`"
 Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+
+
+class DatabaseConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A PostgreSQL database.
+
+    Args:
+        connections: how many of this process at most; each is a process of the server.
+        insecure_unsynced: accept a server that may lose what it acknowledged: `fsync` or `full_page_writes` is off.
+        insecure_plaintext: accept a server on another machine whose certificate is not verified.
+    """
+
+    connections: Count = 8
+    insecure_unsynced: bool = False
+    insecure_plaintext: bool = False
 
 
 class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -111,6 +127,8 @@ class AuthorityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         port: TCP port, 0 for a free one.
         advertise: host that tokens and grants name; empty means `host`, which then must not be a wildcard.
         svid_seconds: lifetime of an X.509-SVID, in seconds; one hour as in SPIRE and Istio, at most a day.
+        tiles: `HOST:PORT` of a plain HTTP listener where anybody may check the log; empty means there is none, and
+            only holders of an SVID may.
         token_seconds: lifetime of a join token, in seconds; at most a day.
         keys: where the key-encryption key is: `file:DIRECTORY` or `env:PREFIX`; empty means the state directory.
     """
@@ -119,6 +137,7 @@ class AuthorityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     port: Port = 8_440
     advertise: str = ""
     svid_seconds: WithinDay = 3_600.0
+    tiles: str = ""
     token_seconds: WithinDay = 600.0
     keys: str = ""
 
@@ -129,8 +148,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     Args:
         trust_domain: SPIFFE trust domain.
         directory: state directory.
-        store: `sqlite:` is `hauberk.db` in the state directory; this release has no other engine.
-        bus: `local:` is within the process; this release has no other.
+        store: where everything is kept: `sqlite:` is `hauberk.db` in the state directory, `sqlite:PATH` another file,
+            `postgresql://...` a database that several processes may share; `env:NAME` or `file:PATH` say where that is
+            written. A password in it is never shown.
+        bus: how processes tell each other: `local:` is within one, `postgresql://...` between all that use a database;
+            `env:` and `file:` as for the store.
+        database: a PostgreSQL database.
         service: who this process is.
         policy: where rules come from.
         limits: bounds of one request.
@@ -143,8 +166,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     trust_domain: str = "example.org"
     directory: str = ".hauberk"
-    store: Literal["sqlite:"] = "sqlite:"
-    bus: Literal["local:"] = "local:"
+    store: StoreAddress = StoreAddress("sqlite:")
+    bus: BusAddress = BusAddress("local:")
+    database: DatabaseConfig = DatabaseConfig()
     service: ServiceConfig = ServiceConfig()
     policy: PolicyConfig = PolicyConfig()
     limits: Limits = Limits()
@@ -160,7 +184,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             value: object = self
             for part in key.split("."):
                 value = getattr(value, part)
-            yield key, value, self.origins.get(key, DEFAULT)
+            yield key, str(value) if isinstance(value, Address) else value, self.origins.get(key, DEFAULT)
 
     def insecure(self) -> tuple[str, ...]:
         """Return the dotted keys of the dangerous settings that are on."""
@@ -214,11 +238,24 @@ def load(
 
 def _convert(tree: Mapping[str, object], origins: Mapping[str, str]) -> Config:
     try:
-        return msgspec.convert(tree, Config)
+        return msgspec.convert(tree, Config, dec_hook=_address)
     except msgspec.ValidationError as error:
         place = _WHERE.search(str(error))
         key = next((key for key in origins if place and f"{place.group(1)}.".startswith(f"{key}.")), "")
         raise ConfigError("HBK-901", str(error), key=key, origin=origins.get(key, "")) from None
+
+
+def _address(kind: type, value: object) -> object:
+    """Make what msgspec cannot.
+
+    Raises:
+        TypeError, ValueError: it is no address of this kind.
+    """
+    if isinstance(value, kind):
+        return value
+    if not issubclass(kind, Address) or not isinstance(value, str):
+        raise TypeError("an address is a text")
+    return kind(value)
 
 
 def _place(tree: dict[str, object], key: str, value: object) -> None:
@@ -300,7 +337,7 @@ def _read(key: str, text: str) -> object:
             raise ConfigError("HBK-901", "a table is written key=value,key=value", key=key, origin=variable(key))
         return {name.strip(): value.strip() for name, _, value in pairs}
     try:
-        return msgspec.convert(text, hint, strict=False)
+        return text if hint in _ADDRESSES else msgspec.convert(text, hint, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigError("HBK-901", str(error), key=key, origin=variable(key)) from None
 
