@@ -18,6 +18,7 @@ class Facts(msgspec.Struct, frozen=True):
         workload_socket: path.
         ledger: path of the database.
         ledger_key: verifier key of the ledger.
+        tiles: `HOST:PORT` where anybody may check the log, empty when nobody may.
     """
 
     trust_domain: str
@@ -26,6 +27,7 @@ class Facts(msgspec.Struct, frozen=True):
     workload_socket: str
     ledger: str
     ledger_key: str
+    tiles: str = ""
 
 
 def read_facts(directory: Path) -> Facts:

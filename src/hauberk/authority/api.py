@@ -1,7 +1,7 @@
 """The authority on the wire: three small applications, one per listener.
 
-* TLS: `/v1/join` for anybody with a token; `/v1/renew`, `/v1/feed`, `/v1/records` for holders of an SVID. It sits
-  behind the same guards as any service (`hauberk.protect`), with `POLICY` below.
+* TLS: `/v1/join` for anybody with a token; `/v1/renew`, `/v1/feed`, `/v1/records` and `/v1/log` for holders of an
+  SVID. It sits behind the same guards as any service (`hauberk.protect`), with `POLICY` below.
 * Workload socket: `/v1/attest` and `/v1/handover` for processes of this machine, attested by the kernel.
 * Admin socket: everything else, for the user who runs the authority.
 
@@ -25,6 +25,7 @@ from starlette.routing import Route
 from hauberk.authority.admin import admin_routes
 from hauberk.authority.authority import Authority
 from hauberk.authority.refusals import Attempt
+from hauberk.authority.tiles import tile_routes
 from hauberk.core.feed import HEARTBEAT
 from hauberk.core.ports import PeerCredentials
 from hauberk.core.principal import ANONYMOUS
@@ -43,7 +44,7 @@ spec:
   - from: [{source: {principals: ["*"]}}]
     to:
     - operation: {methods: [POST], paths: [/v1/renew, /v1/records]}
-    - operation: {methods: [GET], paths: [/v1/feed]}
+    - operation: {methods: [GET], paths: [/v1/feed, /v1/log/*]}
 ---
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication
@@ -227,6 +228,7 @@ def mesh_app(authority: Authority) -> Starlette:
             guarded(authority, "renew", services, renew),
             guarded(authority, "records", services, records),
             guarded(authority, "feed", feed, poll.answer),
+            *tile_routes(authority.store, authority.ledger.log, authority.recording.checkpoint, "/v1/log"),
         ],
     )
 

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import msgspec
 
+from hauberk.adapters.engine import embedded
 from hauberk.authority.api import POLICY, admin_app, mesh_app, workload_app
 from hauberk.authority.authority import ACCOUNT, NAMESPACE, Authority
+from hauberk.authority.tiles import tiles_app
 from hauberk.core.call import Workload
 from hauberk.core.clock import SYSTEM_CLOCK
 from hauberk.core.config import Config
@@ -117,6 +119,20 @@ def _advertised(config: Config) -> str:
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
+async def _monitors(authority: Authority, stack: AsyncExitStack) -> str:
+    """Open the listener for monitors of the log, if there is to be one, and return its address."""
+    place = authority.config.authority.tiles
+    if not place:
+        return ""
+    host, _, port = place.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ConfigError("HBK-901", "authority.tiles is HOST:PORT", value=place)
+    app = tiles_app(authority.store, authority.ledger.log, authority.recording.checkpoint)
+    server = Server(app, host=host.strip("[]"), port=int(port), drain_seconds=1.0)
+    await stack.enter_async_context(server)
+    return f"{host}:{server.port}"
+
+
 def _facts(authority: Authority) -> Mapping[str, object]:
     state, config = authority.state, authority.config
     return {
@@ -125,7 +141,7 @@ def _facts(authority: Authority) -> Mapping[str, object]:
         "root": authority.roots.signer,
         "workload_socket": str(state.path / "workload.sock"),
         "admin_socket": str(state.private / "admin.sock"),
-        "ledger": str(state.database),
+        "ledger": str(state.database if embedded(config) else config.store),
         "ledger_key": authority.ledger.verifier,
     }
 
@@ -166,7 +182,7 @@ async def run(authority: Authority, on_ready: Callable[[Mapping[str, object]], N
         # The admin socket comes last: who can ask it for the status finds everything else ready.
         sockets = [(workload_app(authority), state.path / "workload.sock", 0o666)]
         sockets.append((admin_app(authority), state.private / "admin.sock", 0o600))
-        facts = _facts(authority)
+        facts = {**_facts(authority), "tiles": await _monitors(authority, stack)}
         state.publish("authority.json", json.dumps({**facts, "admin_socket": None}).encode())
         for app, path, mode in sockets:
             await stack.enter_async_context(Server(app, uds=path, uds_mode=mode, drain_seconds=1.0))
