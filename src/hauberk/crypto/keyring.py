@@ -35,6 +35,7 @@ class Purpose(StrEnum):
     LOG_KEY = "log-key"
     FEED_KEY = "feed-key"
     PSEUDONYM = "pseudonym"
+    PSEUDONYM_EPOCH = "pseudonym-epoch"  # seals the keys of later epochs; PSEUDONYM itself is handed to services
     ROW = "row"  # authentication only
     TENANT_KEY = "tenant-key"
     SUBJECT = "subject"  # authentication only: finds a subject's keys without naming it
