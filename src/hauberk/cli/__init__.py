@@ -4,6 +4,7 @@ import sys
 
 COMMANDS = {
     "config": "Show every setting and where it comes from.",
+    "database": "Migrate, check and clean a PostgreSQL database.",
     "entry": "Register workloads and make join tokens.",
     "ledger": "Verify and read the audit ledger.",
     "policy": "Lint, explain, test, compare and apply policies.",
@@ -11,6 +12,7 @@ COMMANDS = {
     "status": "Show what the authority has in force.",
     "svid": "List, renew and revoke identities.",
     "up": "Run the authority.",
+    "witness": "Cosign other logs, so that nobody can show two histories.",
 }
 _HELP = """Usage: hauberk [OPTIONS] COMMAND [ARGS]...
 
@@ -27,7 +29,8 @@ Commands:
 def main() -> None:
     """Run the command line; the process ends with one of `_output.Exit`."""
     if sys.argv[1:] in (["--help"], ["-h"]):
-        sys.stdout.write(_HELP + "".join(f"  {name:<7} {text}\n" for name, text in sorted(COMMANDS.items())))
+        width = max(map(len, COMMANDS))
+        sys.stdout.write(_HELP + "".join(f"  {name:<{width}}  {text}\n" for name, text in sorted(COMMANDS.items())))
         return
     from hauberk.cli._group import cli  # noqa: PLC0415  # click and what it needs, for whoever runs a command
     from hauberk.cli._output import fail  # noqa: PLC0415  # the same
