@@ -1,4 +1,4 @@
-"""Vectors of transparency-dev: every Merkle proof of `merkle`, and the signed log of `tessera`, read as our readers do."""
+"""Vectors of transparency-dev: every Merkle proof of `merkle`, the signed log of `tessera`, read as our readers do."""
 
 import base64
 import json

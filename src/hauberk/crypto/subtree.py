@@ -23,7 +23,7 @@ def require_subtree(leaves: range) -> None:
     Raises:
         RecordsError: HBK-712. Source: section 4.1.
     """
-    width = 1 << max(len(leaves) - 1, 0).bit_length()
+    width = 1 << max(leaves.stop - leaves.start - 1, 0).bit_length()  # `len` ends at 2**63
     fits = leaves.step == 1 and 0 <= leaves.start < leaves.stop and leaves.start % width == 0
     _require(fits, "not a subtree")
 
@@ -35,7 +35,7 @@ def verify_in_subtree(hashed: bytes, position: int, leaves: range, path: Sequenc
         RecordsError: HBK-712. Source: section 4.3.
     """
     require_subtree(leaves)
-    verify_inclusion(hashed, position - leaves.start, len(leaves), path, root)
+    verify_inclusion(hashed, position - leaves.start, leaves.stop - leaves.start, path, root)
 
 
 def verify_subtree(leaves: range, size: int, hashed: bytes, root: bytes, proof: Sequence[bytes]) -> None:
