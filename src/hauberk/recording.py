@@ -4,6 +4,7 @@ Below it is the store behind `AuthenticRows`, so that nobody who may only write 
 it the high-water mark; inside it the keys of subjects and, in an embedded runtime, the producer's own signature.
 """
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,12 +12,13 @@ from hauberk.adapters.authentic import AuthenticRows
 from hauberk.adapters.engine import embedded, open_store
 from hauberk.adapters.mark import FileMark
 from hauberk.adapters.state import StateDirectory
-from hauberk.core.clock import Clock
+from hauberk.core.clock import SYSTEM_CLOCK, Clock
 from hauberk.core.config import Config
 from hauberk.core.ports import Store
 from hauberk.crypto.keyring import Purpose
 from hauberk.crypto.note import encode_key
 from hauberk.crypto.signing import SigningKey
+from hauberk.identity.source import Material, SvidSource
 from hauberk.records.keys import SubjectKeys
 from hauberk.records.ledger import Ledger
 from hauberk.records.recover import Recovery, recover
@@ -44,7 +46,8 @@ class Recording:
     Args:
         state: whose; published are `log.pub` and, with a producer, `producer.pub`.
         config: settings.
-        producer: sign what this process itself records with a key of its own.
+        source: the service's identity, whose key signs what it records; without one it is a key of its own.
+        signing: sign at all; an authority's own entries are under its log key alone.
         clock: time source.
 
     Raises:
@@ -52,20 +55,28 @@ class Recording:
         RecordsError: HBK-706 a file cannot be opened.
     """
 
-    def __init__(self, state: StateDirectory, config: Config, *, producer: bool, clock: Clock) -> None:
+    def __init__(
+        self,
+        state: StateDirectory,
+        config: Config,
+        *,
+        source: SvidSource | None = None,
+        signing: bool = True,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
         with ExitStack() as taken:  # a start that fails gives back what it took
             inner = open_store(config, state.database, now=clock.time)
             taken.callback(inner.close)
             self.store: Store = AuthenticRows(inner, state.keyring)
             self.mark = open_mark(state, config)
             taken.callback(self.mark.close)
-            self.keys = SubjectKeys(self.store, state.keyring)
+            self.keys = SubjectKeys(self.store, state.keyring, shared=not embedded(config))
             self.ledger = Ledger(
                 self.store,
                 log_key(state),
                 log_name(config),
                 keys=self.keys,
-                producer=_producer(state, config) if producer else None,
+                producer=_producer(state, config, source) if signing else None,
                 mark=self.mark,
                 clock=clock,
                 queue_size=config.records.queue,
@@ -83,10 +94,30 @@ class Recording:
         self._release.close()
 
 
-def _producer(state: StateDirectory, config: Config) -> Producer:
+def _producer(state: StateDirectory, config: Config, source: SvidSource | None) -> Callable[[], Producer]:
+    if source is not None:
+        return _Identity(source).producer
     key = SigningKey(state.secret("producer", Purpose.PRODUCER_KEY, lambda: SigningKey.generate().seed()))
     state.publish("producer.pub", encode_key(f"{config.trust_domain}/producer", key.public).encode() + b"\n")
-    return Producer.of_key(key)
+    producer = Producer.of_key(key)
+    return lambda: producer
+
+
+class _Identity:
+    """The present identity of a service as a producer."""
+
+    def __init__(self, source: SvidSource) -> None:
+        self._source = source
+        self._of: Material | None = None
+        self._producer: Producer
+
+    def producer(self) -> Producer:
+        """Return who signs now; called by one thread."""
+        now = self._source.current()
+        if now is not self._of:
+            self._producer = Producer.of_chain(now.svid.chain, now.key.sign)
+            self._of = now
+        return self._producer
 
 
 def recover_directory(path: Path, config: Config, *, actor: str, clock: Clock) -> Recovery:

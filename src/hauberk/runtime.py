@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -36,15 +37,17 @@ from hauberk.core.principal import Principal
 from hauberk.core.spiffe import SpiffeId
 from hauberk.crypto.keyring import Pseudonyms
 from hauberk.edge.guard import CanonicalRequest
-from hauberk.errors import IdentityError, PolicyError, explained
+from hauberk.errors import ConfigError, IdentityError, PolicyError, explained
 from hauberk.identity.naming import resolve
 from hauberk.identity.revocation import NO_REVOCATIONS, Revocations
 from hauberk.policy.engine import Engine
-from hauberk.policy.parse import parse_documents
+from hauberk.policy.files import parse_files
 from hauberk.policy.set import PolicySet
 from hauberk.recording import Recording
+from hauberk.records.audit import AuditLog
 from hauberk.records.fold import Folder
 from hauberk.records.requests import MAX_PATH, AllowedDraft, denied, failed
+from hauberk.records.store import EventStore
 from hauberk.transport.connection import Connections
 from hauberk.transport.contexts import RotatingContext, client_context
 from hauberk.transport.guard import ConnectionIdentity
@@ -53,7 +56,6 @@ if TYPE_CHECKING:
     from hauberk.crypto.x509 import SvidInfo
     from hauberk.identity.source import SvidSource
 
-_YAML = frozenset({".yaml", ".yml"})
 _ALLOWED = Decision(Verdict.ALLOW, Layer.EDGE)
 
 
@@ -101,6 +103,7 @@ class Runtime:
         source: the service's identity, or None without mutual TLS.
         revision: number of the policies, 0 when local.
         on_close: called at the end of `close`.
+        recording: the ledger of this process, when it has one.
         record_allows: record what was let through too, not only what was refused.
         clock: time source.
     """
@@ -116,6 +119,7 @@ class Runtime:
         source: "SvidSource | None" = None,
         revision: int = 0,
         on_close: Sequence[Callable[[], None]] = (),
+        recording: Recording | None = None,
         record_allows: bool = True,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -128,6 +132,8 @@ class Runtime:
         self.stream = f"/services/{workload.namespace}/{workload.account}"
         self._clock = clock
         self._on_close = list(on_close)
+        self._recording = recording
+        self._stores: list[tuple[EventStore, Callable[[], None]]] = []  # and what to close after each
         self._more_status: list[Callable[[], Mapping[str, object]]] = []
         self._record_allows = record_allows
         self._lock = threading.Lock()  # guards exchanges of the engine, _revocations and moment
@@ -168,8 +174,7 @@ class Runtime:
             Tampered: HBK-710 the stored ledger does not fit its checkpoint.
         """
         config = load() if config is None else config
-        files = config.policy.files if policies is None else _listed(policies)
-        documents = [document for path in _yaml(files) for document in parse_documents(_text(path), file=str(path))]
+        documents = parse_files(config.policy.files if policies is None else policies)
         chosen = PolicySet.default(
             root_namespace=config.policy.root_namespace,
             trust_domain=config.trust_domain,
@@ -179,7 +184,7 @@ class Runtime:
             path = Path(directory or config.directory)
             state = StateDirectory(path, config.trust_domain, keys=config.authority.keys, database=embedded(config))
             taken.callback(state.close)
-            recording = Recording(state, config, producer=True, clock=clock)
+            recording = Recording(state, config, clock=clock)
             taken.callback(recording.close)
             state.complete()
             service = config.service
@@ -189,6 +194,7 @@ class Runtime:
                 policies=chosen,
                 recorder=Folder(recording.ledger, rate=config.records.fold_rate, clock=clock),
                 pseudonyms=state.keyring.pseudonyms(),
+                recording=recording,
                 on_close=(recording.close, state.close),
                 clock=clock,
             )
@@ -331,6 +337,48 @@ class Runtime:
         """
         self.recorder.offer(self.event("transport.denied", "deny", code="HBK-101", rule=reason[:MAX_PATH]))
 
+    @cached_property
+    def audit(self) -> AuditLog:
+        """The audit log of this service: who had access to what."""
+        account = f"{self.workload.namespace}/{self.workload.account}"
+        recorder = self.recorder if self._recording is None else self._recording.ledger
+        return AuditLog(recorder, self.pseudonyms, account, clock=self._clock)
+
+    @cached_property
+    def events(self) -> EventStore:
+        """The event store of an embedded runtime, in its own ledger.
+
+        Raises:
+            ConfigError: HBK-906 this runtime records through an authority: see `event_store`.
+        """
+        if self._recording is None:
+            raise ConfigError("HBK-906", "this runtime has no ledger of its own: use event_store(DIRECTORY)")
+        return self._opened(self._recording, _nothing)
+
+    def event_store(self, directory: str | Path) -> EventStore:
+        """Return an event store in a directory of its own, whose events this service signs with its identity.
+
+        Raises:
+            ConfigError: HBK-906 another process uses the directory.
+            IdentityError: HBK-210 files are missing or open to others.
+            Tampered: HBK-710, HBK-713 the stored ledger is not the one that was signed.
+        """
+        state = StateDirectory(Path(directory), self.config.trust_domain, keys=self.config.authority.keys)
+        with ExitStack() as taken:
+            taken.callback(state.close)
+            recording = Recording(state, self.config, source=self.source, clock=self._clock)
+            taken.callback(recording.close)
+            state.complete()
+            return self._opened(recording, taken.pop_all().close)
+
+    def _opened(self, recording: Recording, release: Callable[[], None]) -> EventStore:
+        store = EventStore(
+            recording.ledger, recording.store, policy=self, pseudonyms=self.pseudonyms, target=self.workload,
+            clock=self._clock,
+        )  # fmt: skip
+        self._stores.append((store, release))
+        return store
+
     # life
 
     def status(self) -> Mapping[str, object]:
@@ -372,28 +420,13 @@ class Runtime:
             if self._closed:
                 return
             self._closed = True
+        for store, close in self._stores:
+            store.close()
+            close()
         self.recorder.close()
         for release in self._on_close:
             release()
 
 
-def _listed(policies: str | Path | Iterable[str | Path]) -> tuple[str, ...]:
-    return (str(policies),) if isinstance(policies, str | Path) else tuple(str(path) for path in policies)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PolicyError("HBK-301", f"cannot be read: {error}", file=str(path)) from None
-
-
-def _yaml(files: Iterable[str]) -> list[Path]:
-    found: list[Path] = []
-    for name in files:
-        path = Path(name)
-        found.extend(sorted(it for it in path.iterdir() if it.suffix in _YAML) if path.is_dir() else [path])
-    for path in found:
-        if not path.is_file():
-            raise PolicyError("HBK-301", "no such file", file=str(path))
-    return found
+def _nothing() -> None:
+    """Leave it to whoever opened it."""

@@ -92,7 +92,7 @@ class Authority:
         state, domain = self.state, self.config.trust_domain
         self.roots = Roots(state, domain, clock=clock)
         self.feed_key = SigningKey(state.secret("feed", Purpose.FEED_KEY, lambda: SigningKey.generate().seed()))
-        self.recording = Recording(state, self.config, producer=False, clock=clock)
+        self.recording = Recording(state, self.config, signing=False, clock=clock)
         self.store, self.ledger = self.recording.store, self.recording.ledger
         if not state.first and not self.ledger.head().size:
             raise IdentityError("HBK-210", "the ledger is empty, though this authority has run before")

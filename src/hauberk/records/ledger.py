@@ -15,7 +15,7 @@ import itertools
 import logging
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from random import random
 from typing import Protocol
@@ -93,7 +93,8 @@ class Ledger:
         signer: the log's key.
         log: its name, such as `example.org/ledger`; checkpoints of a later epoch add that to it.
         keys: of subjects, for events with private values.
-        producer: signs what this process itself records, so that the log's key alone cannot make it up.
+        producer: signs what this process itself records, so that the log's key alone cannot make it up; a function is
+            asked for each write, for identities that are renewed.
         mark: the high-water mark, kept outside the store.
         witnesses: have each checkpoint cosigned.
         clock: time source of leaves.
@@ -111,7 +112,7 @@ class Ledger:
         log: str,
         *,
         keys: SubjectKeys | None = None,
-        producer: Producer | None = None,
+        producer: Producer | Callable[[], Producer] | None = None,
         mark: Mark | None = None,
         witnesses: Witnesses | None = None,
         clock: Clock = SYSTEM_CLOCK,
@@ -123,7 +124,8 @@ class Ledger:
         self._signer = signer
         self._mark = mark
         self._witnesses = witnesses
-        self._end = End(store, log, signer, keys=keys, producer=producer, clock=clock)
+        who = (lambda: producer) if isinstance(producer, Producer) else producer
+        self._end = End(store, log, signer, keys=keys, producer=who, clock=clock)
         if mark is not None:
             check_mark(store, log, self._end.head, mark.read(), signer.public)
             if not self._end.head.size:  # so that from the first entry on a mark that is missing was taken away

@@ -4,7 +4,7 @@ Nothing here is durable: `Sequence.next` makes a `Step`, whoever committed it ha
 failure `Sequence.reload` believes only what the store says. One thread uses a sequence.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 
 import msgspec
@@ -69,7 +69,7 @@ class Sequence:
         log: its name in the store.
         signer: the log's key.
         keys: of subjects; without them an event with private values is refused.
-        producer: signs what this process itself records.
+        producer: who signs what this process itself records, asked for each write: identities are renewed.
         clock: time source of leaves.
 
     Raises:
@@ -83,7 +83,7 @@ class Sequence:
         signer: SigningKey,
         *,
         keys: SubjectKeys | None,
-        producer: Producer | None,
+        producer: Callable[[], Producer] | None,
         clock: Clock,
     ) -> None:
         self._store = store
@@ -186,10 +186,9 @@ class Sequence:
             raise Malformed("private values are recorded in an event store, which has the keys to seal them")
         return self._keys.sealing()
 
-    @property
     def producer(self) -> Producer | None:
-        """Who signs what this process records itself."""
-        return self._producer
+        """Return who signs what this process records itself."""
+        return self._producer() if self._producer is not None else None
 
     def introduced(self, producer: Producer) -> bool:
         """Tell whether the log says who this producer is."""
@@ -216,6 +215,7 @@ class _Draft:
     def __init__(self, end: Sequence, known: Mapping[bytes, int]) -> None:
         self._end = end
         self._known = known
+        self._producer = end.producer()
         self._taken: set[bytes] = set()  # event ids of this write
         self._run: _Run | None = None  # entries for the producer's next statement
         self._now = end.time_ns()
@@ -238,7 +238,7 @@ class _Draft:
             return False
         self._taken.update(pair.event.id for pair in fresh)
         self.rows.extend(job.rows)
-        producer = job.signed.producer if job.signed else self._end.producer
+        producer = job.signed.producer if job.signed else self._producer
         if producer is not None and fresh:
             self._introduce(producer)
         if job.signed is not None:
@@ -287,9 +287,9 @@ class _Draft:
 
     def _end_run(self) -> None:
         run, self._run = self._run, None
-        if run is not None and self._end.producer is not None and len(self.entries) > run.first:
+        if run is not None and self._producer is not None and len(self.entries) > run.first:
             leaves = [entry.leaf for entry in self.entries[run.first :]]
-            self._statements[run.first] = self._end.producer.state(self._now, leaves)
+            self._statements[run.first] = self._producer.state(self._now, leaves)
 
     def _cover(self, first: int, statement: Statement, *, whole: bool) -> None:
         """Keep another producer's statement; where some of its events are in the log already, with all it signed."""
