@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, cast, get_origin, get_type_hints
+from typing import Annotated, Literal, cast, get_origin, get_type_hints
 
 import msgspec
 
@@ -25,9 +25,10 @@ PREFIX = "HAUBERK_"
 FILE = "hauberk.toml"
 DEFAULT = "default"
 ARGUMENT = "argument"
-# Not settings but hand-overs: how a process gets its identity, its keys or the place of the file itself.
+# Not settings but hand-overs (how a process gets its identity, its keys or the place of the file itself), and the
+# settings of `integrations.eventsourcing`, which that library reads from an environment of its own.
 RESERVED = frozenset({"HAUBERK_CONFIG", "HAUBERK_SOCKET"})
-RESERVED_PREFIXES = ("HAUBERK_IDENTITY_", "HAUBERK_JOIN_", "HAUBERK_KEY_", "HAUBERK_TEST_")
+RESERVED_PREFIXES = ("HAUBERK_EVENTSOURCING_", "HAUBERK_IDENTITY_", "HAUBERK_JOIN_", "HAUBERK_KEY_", "HAUBERK_TEST_")
 
 _NOWHERE: Mapping[str, str] = MappingProxyType({})
 _ADDRESSES = (StoreAddress, BusAddress)
@@ -97,6 +98,10 @@ class RecordsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         fold_rate: equal denials per caller, rule and second that get an entry of their own; the rest are counted.
         mark: file of the ledger's high-water mark, which tells when an old database was put back; empty means
             `ledger.mark` in the state directory. Best on another disk than the database.
+        witnesses: file that says which witnesses have to sign the head of the log, and how many (c2sp.org/tlog-policy);
+            empty means none.
+        cosign_seconds: how long an event of level `cosigned` waits for them, in seconds.
+        uncosigned: what happens to it then: `refuse` is an error, `report` a receipt and an entry that says so.
         insecure_unrecorded: go on when an event can be recorded nowhere, instead of refusing the call.
     """
 
@@ -105,6 +110,9 @@ class RecordsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     spool_bytes: Count = 67_108_864
     fold_rate: Count = 10
     mark: str = ""
+    witnesses: str = ""
+    cosign_seconds: WithinDay = 5.0
+    uncosigned: Literal["refuse", "report"] = "refuse"
     insecure_unrecorded: bool = False
 
 
