@@ -4,9 +4,12 @@ Below it is the store behind `AuthenticRows`, so that nobody who may only write 
 it the high-water mark; inside it the keys of subjects and, in an embedded runtime, the producer's own signature.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+
+import msgspec
 
 from hauberk.adapters.authentic import AuthenticRows
 from hauberk.adapters.engine import embedded, open_store
@@ -18,11 +21,17 @@ from hauberk.core.ports import Store
 from hauberk.crypto.keyring import Purpose
 from hauberk.crypto.note import encode_key
 from hauberk.crypto.signing import SigningKey
+from hauberk.errors import ConfigError, NotCosigned
 from hauberk.identity.source import Material, SvidSource
+from hauberk.records.cosign import Cosigning
 from hauberk.records.keys import SubjectKeys
 from hauberk.records.ledger import Ledger
+from hauberk.records.log_policy import LogPolicy
 from hauberk.records.recover import Recovery, recover
 from hauberk.records.statement import Producer
+from hauberk.witness_client import WitnessClient
+
+_log = logging.getLogger("hauberk.records")
 
 
 def log_key(state: StateDirectory) -> SigningKey:
@@ -71,23 +80,64 @@ class Recording:
             self.mark = open_mark(state, config)
             taken.callback(self.mark.close)
             self.keys = SubjectKeys(self.store, state.keyring, shared=not embedded(config))
+            signer = log_key(state)
+            self.witnesses = self._witnesses(config, signer, taken)
             self.ledger = Ledger(
                 self.store,
-                log_key(state),
+                signer,
                 log_name(config),
                 keys=self.keys,
                 producer=_producer(state, config, source) if signing else None,
                 mark=self.mark,
+                witnesses=self.witnesses,
                 clock=clock,
                 queue_size=config.records.queue,
             )
             taken.callback(self.ledger.close)
+            if self.witnesses is not None:
+                self.witnesses.on_refusal(self.ledger.refuse)
             state.publish("log.pub", self.ledger.verifier.encode() + b"\n")
             self._release = taken.pop_all()
 
     def checkpoint(self) -> str:
-        """Return the note that others are shown; empty for an empty log."""
-        return self.ledger.checkpoint()
+        """Return the note that others are shown, the last one the witnesses signed if there are any; may be empty."""
+        if self.witnesses is None:
+            return self.ledger.checkpoint()
+        known = self.witnesses.cosigned
+        return known.note if known is not None else ""
+
+    def status(self) -> Mapping[str, object]:
+        """Return how the ledger is doing, as plain data."""
+        head = self.ledger.head()
+        found: dict[str, object] = {"log": self.ledger.origin, "size": head.size, "epoch": head.epoch}
+        if self.witnesses is not None:
+            found["witnesses"] = msgspec.to_builtins(self.witnesses.status())
+        return found
+
+    def _witnesses(self, config: Config, signer: SigningKey, taken: ExitStack) -> Cosigning | None:
+        """Have the log cosigned, when the settings name witnesses, once they know of no newer head than we have.
+
+        Raises:
+            ConfigError: HBK-901 the file cannot be read.
+            RecordsError: HBK-723 it is no policy, or its quorum cannot be reached.
+            WitnessRefused: HBK-722 the database is older than what was cosigned, or another history.
+        """
+        if not config.records.witnesses:
+            return None
+        try:
+            policy = LogPolicy.parse(Path(config.records.witnesses).read_bytes())
+        except OSError as error:
+            raise ConfigError("HBK-901", f"cannot be read: {error.strerror}", key="records.witnesses") from None
+        send = WitnessClient()
+        taken.callback(send.close)
+        patience = config.records.cosign_seconds
+        cosigning = Cosigning(self.store, log_name(config), signer.public, policy, send, patience=patience)
+        taken.callback(cosigning.close)
+        try:
+            cosigning.confirm()
+        except NotCosigned as error:  # witnesses that are away stop no start: what they would say is noticed later
+            _log.warning("the witnesses could not be asked whether the log is theirs: %s", error.code)
+        return cosigning
 
     def close(self) -> None:
         """Write what waits and close everything. Closing twice is fine."""

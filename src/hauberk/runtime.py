@@ -48,6 +48,7 @@ from hauberk.records.audit import AuditLog
 from hauberk.records.fold import Folder
 from hauberk.records.requests import MAX_PATH, AllowedDraft, denied, failed
 from hauberk.records.store import EventStore
+from hauberk.records.witnessed import Uncosigned
 from hauberk.transport.connection import Connections
 from hauberk.transport.contexts import RotatingContext, client_context
 from hauberk.transport.guard import ConnectionIdentity
@@ -342,7 +343,8 @@ class Runtime:
         """The audit log of this service: who had access to what."""
         account = f"{self.workload.namespace}/{self.workload.account}"
         recorder = self.recorder if self._recording is None else self._recording.ledger
-        return AuditLog(recorder, self.pseudonyms, account, clock=self._clock)
+        uncosigned = Uncosigned(self.config.records.uncosigned)
+        return AuditLog(recorder, self.pseudonyms, account, uncosigned=uncosigned, clock=self._clock)
 
     @cached_property
     def events(self) -> EventStore:
@@ -398,6 +400,8 @@ class Runtime:
             "connections": len(self.connections),
             "insecure": list(self.config.insecure()),
         }
+        if self._recording is not None:
+            status["ledger"] = self._recording.status()
         for more in self._more_status:
             status.update(more())
         return status

@@ -16,7 +16,7 @@ second history: `StateDirectory` refuses to start with a key and without a datab
 import asyncio
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import urandom
 from pathlib import Path
@@ -41,10 +41,10 @@ from hauberk.crypto.note import is_name
 from hauberk.crypto.signing import SEED_BYTES
 from hauberk.errors import ConfigError, EdgeError, HauberkError, IdentityError, RecordsError
 from hauberk.integrations.uvicorn import Server, new_loop, raise_descriptors
-from hauberk.integrations.witness_client import is_loopback
 from hauberk.records.watchlist import Watchlist
 from hauberk.records.witness import Witness
 from hauberk.records.witness_wire import MAX_BODY_BYTES, TEXT_TYPE
+from hauberk.witness_client import is_loopback
 
 FACTS = "witness.json"
 THREADS = 8  # for requests that may write; the disk takes one at a time
@@ -212,31 +212,38 @@ def parse_listen(text: str, *, insecure_plaintext: bool = False) -> tuple[str, i
     return host, int(port)
 
 
-def serve_witness(opened: OpenWitness, host: str, port: int, on_ready: Callable[[str, Sequence[str]], None]) -> None:
-    """Serve until SIGINT or SIGTERM, and drain.
+async def run_witness(
+    opened: OpenWitness, host: str, port: int, on_ready: Callable[[str], None], stop: asyncio.Event
+) -> None:
+    """Serve until `stop` is set, then drain.
 
     Args:
         opened: stays open.
         host: address to listen on.
         port: 0 for any.
-        on_ready: told the URL and the lines for policy files once connections are accepted.
+        on_ready: told the URL once connections are accepted.
+        stop: ends it.
 
     Raises:
         ConfigError: HBK-901 the address is in use.
     """
+    server = Server(
+        witness_app(opened.witness), host=host, port=port, limits=LIMITS, max_connections=CONNECTIONS,
+        keep_alive=60, drain_seconds=5.0,
+    )  # fmt: skip
+    async with server:
+        on_ready(f"http://{f'[{host}]' if ':' in host else host}:{server.port}")
+        await stop.wait()
+
+
+def serve_witness(opened: OpenWitness, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; see `run_witness`."""
 
     async def main() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
-        server = Server(
-            witness_app(opened.witness), host=host, port=port, limits=LIMITS, max_connections=CONNECTIONS,
-            keep_alive=60, drain_seconds=5.0,
-        )  # fmt: skip
-        async with server:
-            url = f"http://{f'[{host}]' if ':' in host else host}:{server.port}"
-            on_ready(url, opened.facts.policy_lines(url))
-            await stop.wait()
+        await run_witness(opened, host, port, on_ready, stop)
 
     raise_descriptors()
     with asyncio.Runner(loop_factory=new_loop) as runner:

@@ -142,15 +142,16 @@ def _cannot_sign(_message: bytes) -> bytes:
 
 
 def own_stream(producer: SvidInfo) -> str:
-    """Return the stream under which a service may write."""
+    """Return the stream under which a service may write; the same below `/audit` is its audit log."""
     return f"/services/{producer.spiffe_id.namespace}/{producer.spiffe_id.account}"
 
 
 def _check_events(producer: SvidInfo, pairs: Sequence[Pair]) -> None:
     own = own_stream(producer)
+    mine = (own, own.replace("/services", "/audit", 1))
     for pair in pairs:
         event = pair.event
-        if event.stream != own and not event.stream.startswith(own + "/"):
+        if event.stream not in mine and not event.stream.startswith((mine[0] + "/", mine[1] + "/")):
             raise RecordsError("HBK-705", "a service writes its own streams only", stream=event.stream[:200])
         if not 0 <= event.time_ns < _END_OF_TIME_NS:
             raise RecordsError("HBK-705", "the time of an event is out of range")
