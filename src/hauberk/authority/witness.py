@@ -172,7 +172,7 @@ def witness_app(witness: Witness, *, threads: int = THREADS, waiting: int = WAIT
                 answer = await to_thread.run_sync(witness.add_checkpoint, body, limiter=pool)
             except HauberkError:  # whether it was cosigned is unknown; nobody has the signature
                 return PlainTextResponse("the witness cannot remember anything now\n", 503, {"retry-after": "5"})
-        return Response(answer.body, answer.status, media_type=answer.kind)
+        return Response(answer.body, answer.status, {"content-type": answer.kind})  # media_type would add a charset
 
     async def checkpoint(request: Request) -> Response:
         try:

@@ -48,7 +48,8 @@ def serve(  # noqa: PLR0917  # click passes one argument per option
     host, port = parse_listen(listen, insecure_plaintext=insecure_plaintext)
     opened = OpenWitness(directory, name)
 
-    def ready(url: str, lines: Sequence[str]) -> None:
+    def ready(url: str) -> None:
+        lines = opened.facts.policy_lines(url)
         logs = [log.origin for log in opened.witness.logs()]
         facts = {"name": opened.facts.name, "url": url, "keys": opened.facts.keys, "logs": logs, "policy": lines}
         text = [f"{'name':<8} {opened.facts.name}", f"{'url':<8} {url}", *(f"{'log':<8} {log}" for log in logs)]
