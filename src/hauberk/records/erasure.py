@@ -73,6 +73,7 @@ class Erasure:
         keys: of subjects.
         permission: who may.
         bus: tells other processes, None when there are none.
+        wake: called with the position of each certificate.
         copies: what holds copies of the database here, in words; part of each certificate.
     """
 
@@ -84,6 +85,7 @@ class Erasure:
         permission: Permission,
         *,
         bus: Bus | None,
+        wake: Callable[[int], None],
         copies: Sequence[str] = COPIES,
     ) -> None:
         self._ledger = ledger
@@ -91,6 +93,7 @@ class Erasure:
         self._keys = keys
         self._permission = permission
         self._bus = bus
+        self._wake = wake
         self._copies = tuple(copies)
         self._subscription = bus.subscribe(FORGET, self._forget) if bus is not None else None
 
@@ -140,6 +143,7 @@ class Erasure:
         if self._bus is not None:
             self._bus.publish(FORGET, b"".join(ids))
         position = _position(receipt)
+        self._wake(position)
         return Certificate(
             id=event.id, position=position, time_ns=event.time_ns, reason=reason, keys=erasing.keys,
             scrubbed=self._scrubbed(position, who), copies=self._copies, _ledger=self._ledger,

@@ -113,7 +113,9 @@ class EventStore:
         self._listening = bus.subscribe(GREW, lambda _subject, _data: self._bells.ring()) if bus is not None else None
         self._appender = Appender(ledger, rows, self.permission, self._grew)
         self._erasure = (
-            Erasure(ledger, rows, ledger.keys, self.permission, bus=bus, copies=copies) if ledger.keys else None
+            Erasure(ledger, rows, ledger.keys, self.permission, bus=bus, wake=self._grew, copies=copies)
+            if ledger.keys
+            else None
         )
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="event store")
 
