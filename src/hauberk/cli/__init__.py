@@ -10,6 +10,7 @@ COMMANDS = {
     "policy": "Lint, explain, test, compare and apply policies.",
     "run": "Give a program its identity and run it.",
     "status": "Show what the authority has in force.",
+    "subject": "Erase people whose data is recorded, or forbid it.",
     "svid": "List, renew and revoke identities.",
     "up": "Run the authority.",
     "witness": "Cosign other logs, so that nobody can show two histories.",

@@ -12,6 +12,7 @@ import msgspec
 from hauberk.adapters.sqlite import SqliteStore, open_readonly
 from hauberk.agent.state import read_facts
 from hauberk.cli._authority import directory_option, fetch, settings
+from hauberk.cli._keeping import COMMANDS as KEEPING
 from hauberk.cli._output import Exit, emit, json_option, note
 from hauberk.core.event import Entry
 from hauberk.errors import RecordsError, Tampered
@@ -24,6 +25,10 @@ MAX_ALIKE = 10  # entries shown of one incident
 @click.group()
 def ledger() -> None:
     """Verify and read the audit ledger."""
+
+
+for _command in KEEPING:
+    ledger.add_command(_command)
 
 
 @ledger.command("verify")

@@ -19,7 +19,7 @@ import msgspec
 from hauberk.core.event import Entry, Leaf
 from hauberk.core.ports import Store
 from hauberk.crypto.merkle import HASH_BYTES, Tree, leaf_hash, verify_inclusion
-from hauberk.crypto.note import Checkpoint, parse_checkpoint, verify
+from hauberk.crypto.note import Checkpoint, parse_checkpoint, parse_note, verify
 from hauberk.crypto.signing import VerifyKey
 from hauberk.errors import RecordsError
 from hauberk.records._encode import decode_event
@@ -82,7 +82,7 @@ def make_segment(store: Store, log: str, number: int, note: str) -> Segment:
         RecordsError: HBK-707 a tile is missing, HBK-712 the checkpoint does not cover it.
     """
     first = number * WIDTH
-    path = StoredTree(store, log).inclusion(first, parse_checkpoint(note).size)[LEVELS:]
+    path = StoredTree(store, log).inclusion(first, parse_checkpoint(parse_note(note).text).size)[LEVELS:]
     entries = store.entries(log, after=first - 1, before=first + WIDTH, limit=WIDTH)
     rows = tuple(msgspec.structs.astuple(entry) for entry in entries)
     return Segment(FORMAT, log, number, note, tuple(path), store.tile(log, 0, number), rows)
@@ -122,7 +122,7 @@ def read_segment(data: bytes, log: str, key: VerifyKey) -> Segment:
 
 def _checkpoint(note: str, log: str, key: VerifyKey) -> Checkpoint:
     try:
-        checkpoint = parse_checkpoint(note)
+        checkpoint = parse_checkpoint(parse_note(note).text)
         verify(note, checkpoint.origin, key)
     except RecordsError:
         raise _bad("the checkpoint is not signed by the log") from None
