@@ -1,6 +1,7 @@
 """`eventsourcing` on SQLite under attack: a bank account per person, its cipher on or off."""
 
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -21,10 +22,7 @@ class Eventsourcing:
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "events.db"
-        environ = {"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": str(self._path)}
-        if self.cipher:
-            environ |= {"CIPHER_TOPIC": self.cipher, "CIPHER_KEY": AESCipher.create_key(32)}
-        self._application = Application[Any](env=environ)
+        self._application = Application[Any](env=self.environ())
         self._ids = {}
         for owner, amounts in DEPOSITS.items():
             one = Account(owner)
@@ -33,6 +31,13 @@ class Eventsourcing:
             self._application.save(one)
             self._ids[owner] = one.id
         self.alice, self.bob = (self._ids[owner].hex for owner in ("alice", "bob"))
+
+    def environ(self) -> Mapping[str, str]:
+        """Return what the application is configured with."""
+        environ = {"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": str(self._path)}
+        if self.cipher:
+            environ |= {"CIPHER_TOPIC": self.cipher, "CIPHER_KEY": AESCipher.create_key(32)}
+        return environ
 
     def attack(self, name: str) -> None:
         """Write the database behind the application's back."""

@@ -1,6 +1,6 @@
-"""What other packages notice when somebody edits their store; see `bench.tampering` for the attacks.
+"""What other packages notice when somebody edits their store, and what one of them does on ours.
 
-A peer is given every check that it has, walked over everything it stored.
+The attacks are in `bench.tampering`. A peer is given every check that it has, walked over everything it stored.
 """
 
 import logging
@@ -17,6 +17,7 @@ from merkle_audit.persister import SQLitePersister
 
 from bench.harness import Progress, Row
 from bench.tamper_eventsourcing import Eventsourcing, EventsourcingInClear
+from bench.tamper_ours import OnOurs
 from bench.tampering import ATTACKS, DEPOSITS, Outcome, Peer, outcome, rows, text
 
 _GENESIS = "0" * 64
@@ -151,6 +152,7 @@ _MERKLE_AUDIT = {
 }
 
 PEERS: Mapping[str, type[Peer]] = {
+    "eventsourcing on hauberk": OnOurs,
     "eventsourcing, cipher on": Eventsourcing,
     "eventsourcing, cipher off": EventsourcingInClear,
     "immutable-logging": ImmutableLogging,

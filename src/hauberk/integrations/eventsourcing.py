@@ -37,6 +37,7 @@ from hauberk.errors import (
 )
 from hauberk.integrations._originators import Entries, Written
 from hauberk.integrations._place import Lease, lease, settings
+from hauberk.records.keys import SubjectKeys
 from hauberk.records.ledger import Ledger
 
 try:
@@ -107,6 +108,11 @@ class AggregateRecorder(_Recorder, persistence.AggregateRecorder):
     def verifier(self) -> str:
         """The public key that `hauberk ledger verify --key` takes."""
         return self._entries.ledger.verifier
+
+    @property
+    def keys(self) -> SubjectKeys:
+        """Keys of aggregates."""
+        return self._lease.place.keys
 
     def subject(self, originator_id: UUID | str) -> str:
         """Return the name of the subject under whose key an aggregate is sealed; erasing it erases the aggregate."""
