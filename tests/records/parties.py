@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 
 from hauberk.adapters.memory import MemoryStore
-from hauberk.core.clock import Clock, ManualClock
+from hauberk.core.clock import SYSTEM_CLOCK, Clock, ManualClock
 from hauberk.core.ports import Store
 from hauberk.crypto.cosignature import Algorithm, Cosigner, CosignerKey
 from hauberk.crypto.merkle import EMPTY_ROOT, Tree, leaf_hash
@@ -79,7 +79,7 @@ class Party(Witness):
         self.url = f"http://127.0.0.1:1/{self.public}"
         keys = cosigners(f"{self.public}.example/w", Algorithm.ED25519, seed=100 + number)
         self.verifier: Cosigner = keys[0].public
-        super().__init__(store or MemoryStore(), keys, clock=clock or ManualClock())
+        super().__init__(store or MemoryStore(), keys, clock=clock or SYSTEM_CLOCK)
 
     @property
     def trusted(self) -> Trusted:

@@ -1,6 +1,7 @@
 """Having a log cosigned: a quorum of the same head, what proves a rollback, and nothing lost in silence."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hauberk.adapters.memory import MemoryStore
+from hauberk.core.clock import ManualClock
 from hauberk.core.ports import Head, Put, Store, Write
 from hauberk.crypto.note import (
     Checkpoint,
@@ -22,12 +24,14 @@ from hauberk.crypto.note import (
 )
 from hauberk.crypto.signing import SigningKey
 from hauberk.errors import NotCosigned, RecordsError, WitnessRefused
-from hauberk.records.asking import NO_ANSWER, Contradicted, Failed, Target, endpoints
+from hauberk.records import asking
+from hauberk.records.asking import MAX_SKEW, NO_ANSWER, Contradicted, Failed, Target, endpoints
 from hauberk.records.cosign import Cosigning
 from hauberk.records.cosigned import Cosigned, keep_cosigned, load_cosigned
 from hauberk.records.ledger import Ledger
 from hauberk.records.log_policy import LogPolicy, examine
 from hauberk.records.rounds import FIRST_DELAY, LONGEST_DELAY, Rounds
+from hauberk.records.witness_wire import Request, parse_request
 from tests.records.made import ORIGIN, events
 from tests.records.parties import Grower, Party, Wire, cosigners, policy
 
@@ -275,6 +279,7 @@ def test_a_witness_that_lost_sight_of_the_log_gets_it_back_from_its_own_size(sta
     fresh.add_log(encode_key(ORIGIN, here.key.public))
     here.wire.parties[fresh.url] = fresh
     cosigning.wait(here.write(ledger)).result(PATIENCE)
+    assert here.reports == ["witness w1 has lost its memory: it has cosigned 3 entries, and remembers 0"]
 
 
 # When the quorum is not reached
@@ -414,7 +419,33 @@ def test_a_cosignature_without_a_time_counts_for_nothing(stage: Make) -> None:
     reply(here, timeless)
     cosigning = here.cosigning()
     found = error(cosigning.wait(here.write(here.ledger(cosigning=cosigning)), SOON))
-    assert "states no time" in found.detail
+    assert "the time of its cosignature" in found.detail
+
+
+def test_an_old_cosignature_that_somebody_repeats_confirms_nothing(stage: Make) -> None:
+    clock = ManualClock(time.time() - MAX_SKEW - 2)
+    here = stage(Party(1, clock=clock))
+    size = here.write(here.ledger())
+    old = here.parties[0].add_checkpoint(Request(0, (), here.store.head(ORIGIN).checkpoint.decode()).encode())
+    assert old.status == 200
+    here.wire.instead["w1"] = lambda _rest, _body: (200, old.body)
+    cosigning = here.cosigning()
+    with pytest.raises(NotCosigned):
+        cosigning.confirm(SOON)
+    assert error(cosigning.wait(size, SOON)).code == "HBK-720"
+
+
+def test_with_the_time_not_looked_at_the_same_repetition_hides_a_rollback(
+    stage: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "MAX_SKEW", float("inf"))
+    here = stage(Party(1, clock=ManualClock(1_700_000_000)))
+    backup = rolled_back(here)
+    kept = Party(1, clock=ManualClock(1_700_000_000))
+    kept.add_log(encode_key(ORIGIN, here.key.public))
+    old = kept.add_checkpoint(Request(0, (), backup.head(ORIGIN).checkpoint.decode()).encode())
+    here.wire.instead["w1"] = lambda _rest, _body: (200, old.body)
+    here.cosigning(backup).confirm(PATIENCE)
 
 
 def test_a_witness_that_changes_its_mind_without_end_is_left_after_four_questions(stage: Make) -> None:
@@ -534,7 +565,29 @@ def test_witnesses_that_do_not_answer_confirm_nothing(stage: Make) -> None:
         here.cosigning().confirm(SOON)
 
 
-@pytest.mark.parametrize("lie", [(422, b"no\n"), (409, b"999999\n"), (409, b"")])
+def test_a_witness_that_names_the_size_it_was_asked_from_contradicts_itself(stage: Make) -> None:
+    here = stage()
+    here.wire.instead["w1"] = lambda _rest, _body: (409, b"0\n")
+    cosigning = here.cosigning()
+    found = error(cosigning.wait(here.write(here.ledger(cosigning=cosigning)), SOON))
+    assert "contradicts itself" in found.detail
+
+
+@pytest.mark.parametrize("answer", [b"", b"9\n", b"other roots\n"])
+def test_another_root_of_the_same_size_is_a_refusal_however_it_is_put(stage: Make, answer: bytes) -> None:
+    here = stage()
+    size = here.write(here.ledger(), 9)
+
+    def older(_rest: str, body: bytes | None) -> tuple[int, bytes]:
+        if body is None:
+            return 404, b""
+        return 409, answer if parse_request(body).old == size else b"9\n"
+
+    here.wire.instead["w1"] = older
+    assert error(here.cosigning().wait(size)).context["status"] == 409
+
+
+@pytest.mark.parametrize("lie", [(422, b"no\n"), (409, b"999999\n")])
 def test_one_witness_that_lies_stops_nobody(stage: Make, lie: tuple[int, bytes]) -> None:
     here = stage(*three(), group="2")
     here.wire.instead["w1"] = lambda _rest, body: (404, b"") if body is None else lie

@@ -5,6 +5,9 @@ policy names for this very URL; lines of other keys are passed over. That the da
 is proven by a checkpoint under the log's own signature that does not fit it, which `Contradicted.proof` is; a witness
 that only claims so has merely refused. Where another process appends to the same log the database may have grown since
 the question was put: it is read again before anybody is called a liar.
+
+A cosignature says what was the largest tree at its time, so an old one that somebody repeats would hide a rollback
+since then: its time has to be that of the question.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -12,6 +15,7 @@ from http import HTTPStatus
 
 import msgspec
 
+from hauberk.core.clock import SYSTEM_CLOCK, Clock
 from hauberk.core.ports import Head, Store
 from hauberk.crypto.note import Checkpoint, parse_note
 from hauberk.crypto.signing import VerifyKey
@@ -22,6 +26,7 @@ from hauberk.records.mark import read_mark
 from hauberk.records.witness_wire import Request, origin_hash, parse_cosignatures, parse_size
 
 NO_ANSWER = 0  # what a transport returns instead of a status when there was none
+MAX_SKEW = 60.0  # seconds between the time of a cosignature and ours
 _QUESTIONS = 4  # in one go: the first, the one after a 409, and two more where somebody else is asking too
 _WHY = {
     NO_ANSWER: "no answer",
@@ -55,9 +60,15 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class Cosignatures(msgspec.Struct, frozen=True):
-    """The witness cosigned: signature lines by the name the policy has for their key."""
+    """The witness cosigned.
+
+    Args:
+        lines: signature lines by the name the policy has for their key.
+        forgot: says that it has lost what it cosigned before, empty when it has not.
+    """
 
     lines: Mapping[str, str]
+    forgot: str = ""
 
 
 class Overtaken(msgspec.Struct, frozen=True):
@@ -99,10 +110,18 @@ class Endpoint:
         store: where the log lives.
         log: its name in the store.
         key: of the log.
+        clock: to compare the times of cosignatures with.
     """
 
     def __init__(  # noqa: PLR0917  # what it takes to ask, made in one place
-        self, url: str, witnesses: Sequence[Witness], send: Transport, store: Store, log: str, key: VerifyKey
+        self,
+        url: str,
+        witnesses: Sequence[Witness],
+        send: Transport,
+        store: Store,
+        log: str,
+        key: VerifyKey,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.url = url
         self.witnesses = tuple(witnesses)
@@ -110,6 +129,7 @@ class Endpoint:
         self._store = store
         self._log = log
         self._key = key
+        self._clock = clock
         self._last = ("", 0)  # origin and size that it cosigned last, as far as is known
 
     @property
@@ -138,7 +158,8 @@ class Endpoint:
 
     def _ask(self, target: Target) -> Outcome:
         origin, size = target.checkpoint.origin, target.checkpoint.size
-        old = self._last[1] if self._last[0] == origin else 0
+        forgot = ""
+        old = last = self._last[1] if self._last[0] == origin else 0
         for _ in range(_QUESTIONS):
             if old > size:
                 return self._ahead(target, old)
@@ -147,34 +168,49 @@ class Endpoint:
                 self.url.rstrip("/") + "/add-checkpoint", Request(old, tuple(proof), target.note).encode()
             )
             if status == HTTPStatus.OK:
-                return self._signed(target, body)
-            if status == HTTPStatus.UNPROCESSABLE_ENTITY:
-                return self._refused(target, status, "it says that this is not the log it has seen before")
-            if status != HTTPStatus.CONFLICT:
-                return Failed(_why(status, body))
-            try:
-                old = parse_size(body)
-            except RecordsError:  # how some witnesses answer a tree of the same size with another root
-                return self._refused(target, status, "it has seen another tree of this log")
+                return self._signed(target, body, forgot)
+            named = self._named(target, old, status, body)
+            if not isinstance(named, int):
+                return named
+            if named < last:
+                forgot = f"it has cosigned {last} entries, and remembers {named}"
+            old = named
         return Failed("others have the same log cosigned, faster")
 
-    def _signed(self, target: Target, body: bytes) -> Outcome:
+    def _named(self, target: Target, old: int, status: int, body: bytes) -> int | Outcome:
+        """Return the size from which the witness wants to be asked, or what comes of an answer that names none."""
+        if status == HTTPStatus.UNPROCESSABLE_ENTITY:
+            return self._refused(target, status, "it says that this is not the log it has seen before")
+        if status != HTTPStatus.CONFLICT:
+            return Failed(_why(status, body))
+        same = old == target.checkpoint.size
+        try:
+            named = parse_size(body)
+        except RecordsError:
+            named = old
+        if named == old and same:  # how witnesses of an earlier version put another root of the same size
+            return self._refused(target, status, "it has seen another tree of this log")
+        return Failed("it contradicts itself") if named == old else named
+
+    def _signed(self, target: Target, body: bytes, forgot: str) -> Outcome:
         """Take the lines that verify under a key of the policy; one that does not spoils the answer."""
+        now = self._clock.time()
         text, lines = parse_note(target.note).text, {}
         try:
             answered = parse_cosignatures(body)
             for witness in self.witnesses:
                 for line in answered:
                     if (line.name, line.key_id) == (witness.key.name, witness.key.key_id):
-                        if witness.key.check(text, line.value) == 0:
-                            return Failed("a cosignature states no time")
+                        time = witness.key.check(text, line.value)
+                        if abs(time - now) > MAX_SKEW:
+                            return Failed(f"the time of its cosignature is {time - now:+.0f} s from ours")
                         lines[witness.name] = line.line()
         except RecordsError as error:
             return Failed(f"the cosignature is not valid: {error.detail}")
         if not lines:
             return Failed("no cosignature by a key of the policy")
         self._last = (target.checkpoint.origin, target.checkpoint.size)
-        return Cosignatures(lines)
+        return Cosignatures(lines, forgot)
 
     def _ahead(self, target: Target, size: int) -> Outcome:
         """The witness has cosigned more than is asked for: either somebody else asked, or the database is old."""
@@ -214,10 +250,17 @@ def _why(status: int, body: bytes) -> str:
     return _WHY.get(status, f"it answers with status {status}")
 
 
-def endpoints(witnesses: Sequence[Witness], send: Transport, store: Store, log: str, key: VerifyKey) -> list[Endpoint]:
+def endpoints(  # noqa: PLR0917  # as `Endpoint`
+    witnesses: Sequence[Witness],
+    send: Transport,
+    store: Store,
+    log: str,
+    key: VerifyKey,
+    clock: Clock = SYSTEM_CLOCK,
+) -> list[Endpoint]:
     """Return the URLs of a policy; witnesses without one are not asked, those that share one are asked together."""
     at: dict[str, list[Witness]] = {}
     for witness in witnesses:
         if witness.url:
             at.setdefault(witness.url.rstrip("/"), []).append(witness)
-    return [Endpoint(url, there, send, store, log, key) for url, there in at.items()]
+    return [Endpoint(url, there, send, store, log, key, clock) for url, there in at.items()]

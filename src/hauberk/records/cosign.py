@@ -132,7 +132,7 @@ class Cosigning:
         self._patience = patience
         self._report = report
         self._clock = clock
-        self._endpoints = {one.url: one for one in endpoints(policy.witnesses, send, store, log, key)}
+        self._endpoints = {one.url: one for one in endpoints(policy.witnesses, send, store, log, key, clock)}
         names = {url: one.names for url, one in self._endpoints.items()}
         if why := policy.missing([name for there in names.values() for name in there]):
             raise RecordsError("HBK-723", f"with the witnesses that have a URL {why}")
@@ -333,7 +333,9 @@ class Cosigning:
 
     def _hear(self, endpoint: Endpoint, target: Target, outcome: Outcome) -> None:
         match outcome:
-            case Cosignatures(lines):
+            case Cosignatures(lines, forgot):
+                if forgot:
+                    self._say(f"witness {', '.join(endpoint.names)} has lost its memory: {forgot}")
                 if self._rounds.signed(endpoint.url, target, lines):
                     self._reach(target)
             case Overtaken(head):
