@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 
 from hauberk.crypto.cosignature import Algorithm, CosignerKey
-from hauberk.crypto.merkle import leaf_hash
 from hauberk.crypto.note import Checkpoint, add_signature, parse_checkpoint, parse_note
 from hauberk.crypto.signing import SigningKey
 from hauberk.records.tile_export import export_tiles, read_directory
@@ -38,7 +37,7 @@ class Published(msgspec.Struct, frozen=True):
         return parse_checkpoint(parse_note(self.log.checkpoint()).text)
 
     def leaf(self, position: int) -> bytes:
-        return next(self.log.leaves(position + 1 if position >= SIZE else SIZE, position))
+        return next(self.log.leaves(SIZE, position))
 
     def claims(self, positions: Sequence[int] = POSITIONS, sizes: Sequence[int] = OLD_SIZES) -> str:
         """Our own proofs, as JSON."""
@@ -90,7 +89,3 @@ def spoil(published: Published, path: str, folder: Path, at: int = 5) -> Path:
     data[at] ^= 1
     (copy / path).write_bytes(data)
     return copy
-
-
-def leaf_hashes(published: Published) -> list[bytes]:
-    return [leaf_hash(leaf) for leaf in published.log.leaves(SIZE)]
