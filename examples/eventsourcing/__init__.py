@@ -1,0 +1,1 @@
+"""A small application written for the `eventsourcing` library; see `clinic`."""
