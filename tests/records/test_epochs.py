@@ -1,5 +1,6 @@
 """Epochs of pseudonyms: keys that change, queries over all of them, and a key that is destroyed."""
 
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,20 @@ def test_a_new_epoch_gives_new_pseudonyms_and_the_old_ones_are_found_too(store: 
     assert before != after
     assert epochs.every("user", USER) == (after, before)
     assert PseudonymEpochs(store, keyring).every("user", USER) == (after, before)  # after a restart
+
+
+def test_services_are_handed_the_key_of_the_latest(store: Store, keyring: Keyring) -> None:
+    epochs = PseudonymEpochs(store, keyring)
+    assert epochs.key() == keyring.pseudonym_key()
+    epochs.rotate()
+    assert epochs.key() != keyring.pseudonym_key()
+    latest = epochs.latest()
+    assert latest.of("user", USER) == Pseudonyms(epochs.key()).of("user", USER) == epochs.of("user", USER)
+    epochs.rotate()
+    assert latest.of("user", USER) != epochs.of("user", USER)
+    assert epochs.key().hex() not in repr(epochs)
+    with pytest.raises(TypeError):
+        pickle.dumps(epochs)
 
 
 def test_a_retired_epoch_s_pseudonyms_cannot_be_computed_again(store: Store, keyring: Keyring, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from hauberk.authority.audit import EpochForm
 from hauberk.authority.authority import Authority
 from hauberk.authority.refusals import Attempt
 from hauberk.core.event import Entry
@@ -26,6 +27,7 @@ from hauberk.core.wire import EntryForm, PolicyForm, PolicyName, RevokeForm, Rot
 from hauberk.edge.problem import problem
 from hauberk.errors import EdgeError, HauberkError, IdentityError
 from hauberk.identity.registration import RegistrationEntry
+from hauberk.records.audit_query import Wanted
 from hauberk.records.view import entry_view, last_entries
 
 MAX_BODY = 32 * 1024 * 1024
@@ -239,6 +241,25 @@ def _ledger(authority: Authority, desk: _Desk) -> list[Route]:
     ]
 
 
+def _audit(authority: Authority, desk: _Desk) -> list[Route]:
+    def ask(_request: Request, actor: str, body: bytes) -> object:
+        return authority.audit.ask(_decode(body, Wanted), actor)
+
+    def epochs(_request: Request, _actor: str, _body: bytes) -> object:
+        return {"live": authority.audit.pseudonyms.live}
+
+    def change(_request: Request, actor: str, body: bytes) -> object:
+        return authority.audit.change(
+            _decode(body, EpochForm), lambda what, epoch: authority.command(actor, what, epoch=epoch)
+        )
+
+    return [
+        Route("/admin/audit", desk(ask), methods=["POST"]),
+        Route("/admin/audit/epochs", desk(epochs), methods=["GET"]),
+        Route("/admin/audit/epochs", desk(change), methods=["POST"]),
+    ]
+
+
 def _last(authority: Authority, limit: int, **chosen: str | None) -> Sequence[Entry]:
     ledger = authority.ledger
     return last_entries(ledger.entries, ledger.head().size, limit, **chosen)
@@ -263,4 +284,5 @@ def admin_routes(authority: Authority, pool: CapacityLimiter) -> list[Route]:
         *_policies(authority, desk),
         *_identities(authority, desk),
         *_ledger(authority, desk),
+        *_audit(authority, desk),
     ]

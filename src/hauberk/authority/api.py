@@ -115,7 +115,7 @@ def guarded(authority: Authority, what: str, pool: CapacityLimiter, endpoint: En
         pool: threads to record in what the endpoint itself refuses, such as a malformed body.
         endpoint: answers, and hands the attempt on to the method that may refuse it.
     """
-    pseudonyms = authority.state.keyring.pseudonyms()
+    pseudonyms = authority.audit.pseudonyms
 
     async def serve(request: Request) -> Response:
         found = extension(request)

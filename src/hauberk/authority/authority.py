@@ -14,6 +14,7 @@ import msgspec
 from hauberk.adapters.engine import embedded
 from hauberk.adapters.state import StateDirectory
 from hauberk.authority.audience import Audience
+from hauberk.authority.audit import AuditDesk
 from hauberk.authority.policies import Applied, PolicyBook
 from hauberk.authority.publisher import Publisher
 from hauberk.authority.refusals import Attempt, Refusals, in_time
@@ -97,6 +98,7 @@ class Authority:
         if not state.first and not self.ledger.head().size:
             raise IdentityError("HBK-210", "the ledger is empty, though this authority has run before")
         self.recorder = Folder(self.ledger, rate=self.config.records.fold_rate, clock=clock)
+        self.audit = AuditDesk(self.recording, state.keyring, self.recorder, clock)
         self.registry = Registry(self.store)
         self.publisher = Publisher(self.store, self.feed_key, domain, clock=clock)
         # Held from the moment a command looks at what is in force until it is recorded and done.
@@ -254,7 +256,7 @@ class Authority:
             {domain: tuple(roots) for domain, roots in self.bundles.roots.items()},
             dict(entry.labels),
             self.feed_key.public.raw,
-            self.state.keyring.pseudonym_key(),
+            self.audit.pseudonyms.key(),
             self.address,
             self.config.policy.root_namespace,
             self.config.policy.aliases,
@@ -436,6 +438,7 @@ class Authority:
 
     def close(self) -> None:
         """Write what waits to be recorded and release everything."""
+        self.audit.close()
         self.recorder.close()
         self.recording.close()
         self.state.close()

@@ -58,7 +58,7 @@ def _runtime(authority: Authority, source: SvidSource) -> Runtime:
         workload=Workload(NAMESPACE, ACCOUNT),
         policies=policies,
         recorder=_Kept(authority.recorder),
-        pseudonyms=authority.state.keyring.pseudonyms(),
+        pseudonyms=authority.audit.pseudonyms.latest(),
         source=source,
         record_allows=False,
     )

@@ -51,11 +51,12 @@ class PseudonymEpochs:
         live = {number: self._open(row) for number, row in rows.items() if row.value != _RETIRED}
         if 0 not in rows:
             live[0] = self._keyring.pseudonym_key()
-        self._numbers = frozenset(rows) | live.keys()
-        self._live: Mapping[int, Pseudonyms] = {number: Pseudonyms(live[number]) for number in sorted(live)[::-1]}
-        if not self._live:
+        if not live:
             raise RecordsError("HBK-706", "there is no live epoch of pseudonyms")
-        self._of = lru_cache(REMEMBERED)(next(iter(self._live.values())).of)
+        self._numbers = frozenset(rows) | live.keys()
+        self._key = live[max(live)]
+        self._live: Mapping[int, Pseudonyms] = {number: Pseudonyms(live[number]) for number in sorted(live)[::-1]}
+        self._of = lru_cache(REMEMBERED)(Pseudonyms(self._key).of)
 
     def _open(self, row: Row) -> bytes:
         return self._keyring.open(Purpose.PSEUDONYM_EPOCH, row.value, aad=row.key)
@@ -64,6 +65,28 @@ class PseudonymEpochs:
     def live(self) -> tuple[int, ...]:
         """The numbers of the epochs whose keys are there, the latest, which new entries use, first."""
         return tuple(self._live)
+
+    @property
+    def upcoming(self) -> int:
+        """The number of the next epoch."""
+        return max(self._numbers) + 1
+
+    def check_retirable(self, number: int) -> None:
+        """Refuse to retire what is not live, or what new entries use.
+
+        Raises:
+            ConfigError: HBK-906.
+        """
+        if number not in self._live or number == self.live[0]:
+            raise ConfigError("HBK-906", "only an epoch that is live and not the latest", epoch=number)
+
+    def key(self) -> bytes:
+        """Return the key of the latest epoch, which an authority hands to services as they start."""
+        return self._key
+
+    def latest(self) -> Pseudonyms:
+        """Return the pseudonyms of the latest epoch, and of no later one."""
+        return Pseudonyms(self._key)
 
     def of(self, kind: str, value: str) -> str:
         """Return the pseudonym of the latest epoch; see `crypto.keyring.Pseudonyms`."""
@@ -82,7 +105,7 @@ class PseudonymEpochs:
         """
         with self._lock:
             self.reload()
-            number = max(self._numbers) + 1
+            number = self.upcoming
             if number >= MAX_EPOCHS:
                 raise ConfigError("HBK-906", "there are too many epochs of pseudonyms", epochs=number)
             name = number.to_bytes(_NUMBER_BYTES)
@@ -102,11 +125,13 @@ class PseudonymEpochs:
         """
         with self._lock:
             self.reload()
-            if number not in self._live or number == self.live[0]:
-                raise ConfigError("HBK-906", "only an epoch that is live and not the latest", epoch=number)
+            self.check_retirable(number)
             self._store.commit(Write(rows=(Put(SPACE, number.to_bytes(_NUMBER_BYTES), _RETIRED),)))
             self.reload()
         return self._store.scrub()
 
     def __repr__(self) -> str:
         return f"PseudonymEpochs({', '.join(map(str, self.live))})"
+
+    def __reduce__(self) -> str:
+        raise TypeError("secret keys are not pickled")
