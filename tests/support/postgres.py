@@ -25,6 +25,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from hauberk.adapters.postgres_connect import Target
 from hauberk.adapters.postgres_schema import migrate
 
 PATIENCE = 30.0  # seconds until a server that does not answer has failed
@@ -108,6 +109,16 @@ class Server:
         """The process that all others are children of."""
         return int((self.data / "postmaster.pid").read_text().split()[0])
 
+    def wait_for(self, setting: str, value: str) -> None:
+        """Wait until new sessions have this value of a setting that was reloaded."""
+        until = time.monotonic() + PATIENCE
+        while True:
+            with closing(psycopg.connect(self.dsn())) as connection:
+                if connection.execute("SELECT current_setting(%s)", (setting,)).fetchone() == (value,):
+                    return
+            assert time.monotonic() < until, setting
+            time.sleep(0.01)
+
     def stop(self) -> None:
         """End it in order, if it runs."""
         if self._process is not None:
@@ -166,7 +177,7 @@ def template() -> str:
     admin = administrator()
     execute(admin, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)", f"CREATE DATABASE {name}")
     atexit.register(_drop, name)
-    migrate(address(admin, dbname=name))
+    migrate(Target(address(admin, dbname=name)))
     return name
 
 

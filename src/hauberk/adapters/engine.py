@@ -11,11 +11,12 @@ from hauberk.adapters.local_bus import LocalBus
 from hauberk.adapters.sqlite import SqliteStore, open_readonly
 from hauberk.core.address import Address
 from hauberk.core.config import Config, DatabaseConfig
+from hauberk.core.finding import Finding
 from hauberk.core.ports import Bus, Store
 from hauberk.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hauberk.adapters.postgres_connect import Terms
+    from hauberk.adapters.postgres_connect import Target, Terms
 
 MAX_BYTES = 4_096  # of a file that holds an address
 _A = TypeVar("_A", bound=Address)
@@ -122,6 +123,75 @@ def terms(database: DatabaseConfig, *, readonly: bool = False) -> "Terms":
         insecure_unsynced=database.insecure_unsynced,
         insecure_plaintext=database.insecure_plaintext,
     )
+
+
+class Database:
+    """A PostgreSQL database as whoever looks after it sees it.
+
+    Args:
+        address: where it is.
+        config: `database` of the configuration.
+
+    Raises:
+        ConfigError: HBK-901 the address, or it is no PostgreSQL database; HBK-905 its file, HBK-907 the extra is not
+            installed.
+    """
+
+    def __init__(self, address: Address, config: DatabaseConfig) -> None:
+        found = resolved(address)
+        if found.scheme != "postgresql":
+            raise ConfigError("HBK-901", "not a PostgreSQL database", at=str(address))
+        _need_driver()
+        self._address = found
+        self._config = config
+
+    def _at(self, *, readonly: bool = False) -> "Target":
+        from hauberk.adapters.postgres_connect import Target  # noqa: PLC0415  # needs an extra
+
+        return Target(self._address.reveal(), terms(self._config, readonly=readonly))
+
+    def migrate(self, *, roles: bool = True) -> list[int]:
+        """Bring the tables up to this release and return the numbers of what was run.
+
+        Raises:
+            RecordsError: HBK-703 it cannot be reached, HBK-706 this login may not do that, HBK-724 the tables are of a
+                newer release.
+        """
+        from hauberk.adapters.postgres_schema import migrate  # noqa: PLC0415  # needs an extra
+
+        return migrate(self._at(), roles=roles)
+
+    def inspect(self) -> list[Finding]:
+        """Return what is weaker than it could be.
+
+        Raises:
+            RecordsError: HBK-703 it cannot be reached, HBK-706 this login may not look.
+        """
+        from hauberk.adapters.postgres_check import inspect  # noqa: PLC0415  # needs an extra
+
+        return inspect(self._at(readonly=True))
+
+    def scrub(self) -> bool:
+        """Overwrite what was deleted, and tell whether nothing of it is left.
+
+        Raises:
+            RecordsError: HBK-703 it cannot be reached.
+        """
+        from hauberk.adapters.postgres_scrub import scrub_target  # noqa: PLC0415  # needs an extra
+
+        return scrub_target(self._at())
+
+    @staticmethod
+    def roles_sql() -> str:
+        """Return who may do what, as SQL.
+
+        Raises:
+            ConfigError: HBK-907 the extra is not installed.
+        """
+        _need_driver()
+        from hauberk.adapters.postgres_schema import roles_sql  # noqa: PLC0415  # needs an extra
+
+        return roles_sql()
 
 
 def open_bus(config: Config) -> Bus:

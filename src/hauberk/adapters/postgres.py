@@ -11,7 +11,7 @@ an advisory lock alone, which every other write of rows shares.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, suppress
+from contextlib import AbstractContextManager, suppress
 from time import time
 from typing import Any, LiteralString, TypeVar
 
@@ -20,7 +20,7 @@ from psycopg.types.numeric import Int8
 from hauberk.adapters._write import check_restored
 from hauberk.adapters.postgres_connect import STRICT, Connection, Pool, Target, Terms, mapped
 from hauberk.adapters.postgres_schema import check_schema
-from hauberk.adapters.postgres_scrub import scrub
+from hauberk.adapters.postgres_scrub import scrub_target
 from hauberk.adapters.postgres_write import ENTRY, HEAD, RACES, apply, finish, insert
 from hauberk.core.event import Entry
 from hauberk.core.ports import END, Head, Row, Write
@@ -88,7 +88,7 @@ class PostgresStore:
 
         def once(connection: Connection) -> _T:
             result = work(connection)
-            finish(connection)
+            finish(connection, self._target.terms.statement_seconds)
             return result
 
         with self._mapped():
@@ -248,10 +248,8 @@ class PostgresStore:
 
     def scrub(self) -> bool:
         """Rewrite the rows' file and let go of the write-ahead log; see `adapters.postgres_scrub`."""
-        with self._mapped():
-            self._pool.check_open()
-            with closing(self._target.connect()) as connection:
-                return scrub(connection)
+        self._pool.check_open()
+        return scrub_target(self._target)
 
     def close(self) -> None:
         """Close every connection."""

@@ -14,7 +14,7 @@ from importlib.resources import files
 
 import msgspec
 
-from hauberk.adapters.postgres_connect import STRICT, Connection, Target, Terms, mapped
+from hauberk.adapters.postgres_connect import Connection, Target, mapped
 from hauberk.errors import RecordsError
 
 MIGRATION_LOCK = 0x6861756265726B02  # of `pg_advisory_xact_lock`: "hauberk" and 2
@@ -94,19 +94,17 @@ def _compare(recorded: dict[int, bytes], *, whole: bool) -> Sequence[Migration]:
     return missing
 
 
-def migrate(dsn: str, *, terms: Terms = STRICT, roles: bool = True) -> list[int]:
+def migrate(target: Target, *, roles: bool = True) -> list[int]:
     """Bring the tables of a database up to this release and return the numbers of what was run.
 
     Args:
-        dsn: `postgresql://...`; the login will own the tables, and makes the roles.
-        terms: what the session is held to.
+        target: the login will own the tables, and makes the roles.
         roles: make the roles too, and grant them what they may do.
 
     Raises:
         RecordsError: HBK-703 the server cannot be reached, HBK-706 this login may not do that, HBK-724 the tables are
             of a newer release.
     """
-    target = Target(dsn, terms)
     with mapped(target.password):
         connection = target.connect()
         with closing(connection), connection.transaction():

@@ -15,12 +15,12 @@ and the segments are written over. Backups, and the bodies of pruned entries, ar
 """
 
 import re
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import LiteralString
 
 import psycopg
 
-from hauberk.adapters.postgres_connect import Connection
+from hauberk.adapters.postgres_connect import Connection, Target, mapped
 
 LOCK_SECONDS = 2.0  # whoever reads the rows for longer is not waited for
 _OURS: LiteralString = """
@@ -55,6 +55,16 @@ def scrub(connection: Connection) -> bool:
     with suppress(psycopg.errors.LockNotAvailable):
         return _rewrite(connection) and _let_go(connection)
     return False
+
+
+def scrub_target(target: Target) -> bool:
+    """Do it with a connection of its own.
+
+    Raises:
+        RecordsError: HBK-703 the server cannot be reached.
+    """
+    with mapped(target.password), closing(target.connect()) as connection:
+        return scrub(connection)
 
 
 def _is(connection: Connection, question: LiteralString) -> bool:

@@ -5,14 +5,18 @@ The statements travel in as few round trips as there are decisions between them:
 """
 
 from collections.abc import Mapping, Sequence
+from select import POLLIN, POLLOUT, poll
+from time import monotonic
 from typing import LiteralString
 
 import psycopg
 from msgspec.structs import astuple
+from psycopg.pq import ConnStatus, DiagnosticField
+from psycopg.pq.abc import PGconn, PGresult
 from psycopg.types.numeric import Int8
 
 from hauberk.adapters._write import check_append, check_row
-from hauberk.adapters.postgres_connect import Connection, Cursor, lost
+from hauberk.adapters.postgres_connect import Connection, Cursor
 from hauberk.core.event import Entry
 from hauberk.core.ports import ABSENT_ROW, Append, Check, Delete, Head, Put, Write
 from hauberk.errors import OutcomeUnknown, RecordsError
@@ -21,6 +25,7 @@ ROWS_LOCK = 0x6861756265726B01  # of `pg_advisory_xact_lock`: "hauberk" and 1
 HEAD: LiteralString = "SELECT size, frontier, checkpoint, epoch FROM hauberk.head WHERE log = %s"
 ENTRY: LiteralString = "position, id, stream, type, version, leaf, meta, public, sealed, statement"
 _TYPES = ("text", "int8", "bytea", "text", "text", "int8", "bytea", "bytea", "bytea", "bytea", "bytea")
+_SEVERITY = DiagnosticField.SEVERITY_NONLOCALIZED
 _COPY_FROM = 50  # entries; fewer are as fast in a statement, which travels with the others
 
 
@@ -60,11 +65,15 @@ def apply(connection: Connection, write: Write, now: float) -> int:
     return int(number.fetchall()[0][0])
 
 
-def finish(connection: Connection) -> None:
+def finish(connection: Connection, seconds: float) -> None:
     """Commit.
 
+    Args:
+        connection: in a transaction.
+        seconds: how long it may take; no timeout of the server's ends the wait for a standby.
+
     Raises:
-        OutcomeUnknown: the connection was lost, or the server has it on its own disk and will not wait for a standby.
+        OutcomeUnknown: the connection was lost, or the server has it on its own disk and on no standby.
         RecordsError: HBK-703 the server rolled it back.
     """
     warnings: list[str] = []
@@ -74,17 +83,40 @@ def finish(connection: Connection) -> None:
 
     connection.add_notice_handler(listen)
     try:
-        ended = connection.execute("COMMIT").statusmessage
-    except psycopg.Error as error:
-        if lost(connection, error):
-            raise OutcomeUnknown("the connection was lost during the commit") from error
-        raise
+        ended = _end(connection.pgconn, monotonic() + seconds)
+    except (psycopg.Error, TimeoutError) as error:
+        connection.close()
+        raise OutcomeUnknown("the connection was lost during the commit") from error
     finally:
         connection.remove_notice_handler(listen)
-    if ended != "COMMIT":
-        raise RecordsError("HBK-703", "the server rolled the transaction back")
+    if ended.command_status != b"COMMIT":
+        raise RecordsError("HBK-703", "the server rolled the transaction back", why=ended.error_message.decode())
     if warnings:
         raise OutcomeUnknown("the commit is not known to be where it should be", why=warnings[0])
+
+
+def _end(line: PGconn, until: float) -> PGresult:
+    """Send COMMIT as one message and return the answer.
+
+    Raises:
+        psycopg.OperationalError: the connection was lost.
+        TimeoutError: there is no answer by then.
+    """
+    line.send_query(b"COMMIT")
+    readable, writable = poll(), poll()
+    readable.register(line.socket, POLLIN)
+    writable.register(line.socket, POLLIN | POLLOUT)
+    while line.flush() or line.is_busy():
+        if not (writable if line.flush() else readable).poll(max(0.0, until - monotonic()) * 1000):
+            raise TimeoutError
+        line.consume_input()
+    ended = line.get_result()
+    while line.get_result() is not None:
+        pass
+    # A server that ends the session, or itself, may have written the commit before.
+    if ended is None or line.status != ConnStatus.OK or ended.error_field(_SEVERITY) in {b"FATAL", b"PANIC"}:
+        raise psycopg.OperationalError("the connection has ended")
+    return ended
 
 
 def _locked(connection: Connection, append: Append | None, rows: Sequence[Put | Delete | Check]) -> _There:
