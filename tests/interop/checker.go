@@ -1,13 +1,16 @@
 // Verifies a log of ours with the Go authors' own packages note and tlog, as they come inside the Go distribution.
 //
-// Usage: checker DIRECTORY VKEY < claims.json
+// Usage: checker DIRECTORY VKEY [COSIGNER VKEY...] < claims.json
 //
-// It opens the checkpoint, reads the root and every leaf hash through the tiles (tlog authenticates each tile by the
+// It opens the checkpoint, which all these keys must have signed (cosignatures as c2sp.org/tlog-cosignature says), reads the root and every leaf hash through the tiles (tlog authenticates each tile by the
 // root), hashes every leaf of the entry bundles, makes and checks proofs of its own, and checks ours from the claims.
 package main
 
 import (
 	"bytes"
+	"crypto/ed25519"
+	"crypto/mldsa"
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -84,13 +87,57 @@ func (t tiles) leaves(index, size int64) (hashes []tlog.Hash) {
 	return hashes
 }
 
-func opened(dir, vkey string) tlog.Tree {
+// cosigner is the key of a witness: type 0x04, Ed25519, or 0x06, ML-DSA-44.
+type cosigner struct {
+	name string
+	hash uint32
+	key  []byte
+}
+
+func newCosigner(vkey string) cosigner {
+	name, rest, _ := strings.Cut(vkey, "+")
+	hash, encoded, _ := strings.Cut(rest, "+")
+	id, err := strconv.ParseUint(hash, 16, 32)
+	check(err, "id of a cosigner")
+	key, err := base64.StdEncoding.DecodeString(encoded)
+	check(err, "key of a cosigner")
+	return cosigner{name, uint32(id), key}
+}
+
+func (c cosigner) Name() string    { return c.name }
+func (c cosigner) KeyHash() uint32 { return c.hash }
+func (c cosigner) Verify(msg, sig []byte) bool {
+	time, signature, key := sig[:8], sig[8:], c.key[1:]
+	if c.key[0] == 4 {
+		text := fmt.Sprintf("cosignature/v1\ntime %d\n%s", binary.BigEndian.Uint64(time), msg)
+		return ed25519.Verify(key, []byte(text), signature)
+	}
+	lines := strings.Split(string(msg), "\n")
+	size, err := strconv.ParseUint(lines[1], 10, 64)
+	check(err, "size")
+	root, err := base64.StdEncoding.DecodeString(lines[2])
+	check(err, "root")
+	text := bytes.Join([][]byte{
+		[]byte("subtree/v1\n\x00"), {byte(len(c.name))}, []byte(c.name), time, {byte(len(lines[0]))}, []byte(lines[0]),
+		make([]byte, 8), binary.BigEndian.AppendUint64(nil, size), root,
+	}, nil)
+	public, err := mldsa.NewPublicKey(mldsa.MLDSA44(), key)
+	check(err, "key of a cosigner")
+	return mldsa.Verify(public, text, signature, nil) == nil
+}
+
+func opened(dir, vkey string, cosigners []string) tlog.Tree {
 	verifier, err := note.NewVerifier(vkey)
 	check(err, "vkey")
+	verifiers := []note.Verifier{verifier}
+	for _, vkey := range cosigners {
+		verifiers = append(verifiers, newCosigner(vkey))
+	}
 	message, err := os.ReadFile(filepath.Join(dir, "checkpoint"))
 	check(err, "checkpoint")
-	signed, err := note.Open(message, note.VerifierList(verifier))
+	signed, err := note.Open(message, note.VerifierList(verifiers...))
 	check(err, "signature")
+	require(len(signed.Sigs) == len(verifiers), "who signed")
 	lines := strings.Split(signed.Text, "\n")
 	require(len(lines) == 4 && lines[0] == verifier.Name(), "the origin")
 	size, err := strconv.ParseInt(lines[1], 10, 64)
@@ -101,7 +148,7 @@ func opened(dir, vkey string) tlog.Tree {
 }
 
 func main() {
-	dir, tree := tiles(os.Args[1]), opened(os.Args[1], os.Args[2])
+	dir, tree := tiles(os.Args[1]), opened(os.Args[1], os.Args[2], os.Args[3:])
 	var claimed claims
 	check(json.NewDecoder(os.Stdin).Decode(&claimed), "claims")
 	reader := tlog.TileHashReader(tree, dir)

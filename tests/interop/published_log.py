@@ -21,12 +21,12 @@ TIME = 1_790_000_000
 
 
 class Published(msgspec.Struct, frozen=True):
-    """Args: the directory of the files, the log's key, its first checkpoint, and a witness that cosigned both."""
+    """Args: the directory of the files, the log's key, its first checkpoint, and the witnesses that cosigned both."""
 
     directory: Path
     verifier: str
     earlier: str
-    witness: str
+    witnesses: tuple[str, ...]
 
     @property
     def log(self) -> TileDirectory:
@@ -72,7 +72,7 @@ def publish(folder: Path) -> Published:
                 note = add_signature(note, witness.cosign(parse_note(note).text, TIME))
             (target / CHECKPOINT).write_text(note, "utf-8")
             earlier = earlier or note
-        return Published(target, book.ledger.verifier, earlier, witnesses[0].verifier)
+        return Published(target, book.ledger.verifier, earlier, tuple(one.verifier for one in witnesses))
     finally:
         book.close()
 

@@ -41,7 +41,7 @@ def common(log: Published, directory: Path | None = None) -> list[object]:
 
 
 def test_it_verifies_our_checkpoint_and_the_cosignature_of_our_witness(log: Published) -> None:
-    code, said = run("verify-checkpoint", *common(log), "--witness-key", log.witness, "--quorum", 1)
+    code, said = run("verify-checkpoint", *common(log), "--witness-key", log.witnesses[0], "--quorum", 1)
     assert (code, said["ok"], said["tiles_ok"], said["witnesses"]) == (0, True, True, ["w.example/ed25519"])
     assert (said["size"], said["root"]) == (SIZE, encoded([log.checkpoint.root])[0])
 

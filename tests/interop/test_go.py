@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hauberk.crypto.cosignature import Algorithm, CosignerKey
 from hauberk.crypto.note import encode_key
 from hauberk.crypto.signing import SigningKey
 from tests.interop.published_log import OLD_SIZES, POSITIONS, SIZE, Published, encoded, publish, spoil
@@ -18,10 +19,9 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Published:
     return publish(tmp_path_factory.mktemp("log"))
 
 
-def verify(directory: Path, verifier: str, claims: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [go_checker(), directory, verifier], input=claims, capture_output=True, text=True, timeout=60, check=False
-    )
+def verify(directory: Path, verifier: str, claims: str, *cosigners: str) -> tuple[int, str]:
+    command = [str(go_checker()), str(directory), verifier, *cosigners]
+    done = subprocess.run(command, input=claims, capture_output=True, text=True, timeout=60, check=False)
     assert "panic" not in done.stderr
     return done.returncode, done.stdout.strip()
 
@@ -30,6 +30,16 @@ def test_go_verifies_our_log_and_our_proofs(log: Published) -> None:
     root = encoded([log.checkpoint.root])[0]
     expected = f"verified {SIZE} {root} {len(POSITIONS)} {len(OLD_SIZES)}"
     assert verify(log.directory, log.verifier, log.claims()) == (0, expected)
+
+
+def test_go_verifies_our_cosignatures_of_both_kinds(log: Published) -> None:
+    assert verify(log.directory, log.verifier, log.claims((), ()), *log.witnesses)[0] == 0
+    for algorithm, honest in zip(Algorithm, log.witnesses, strict=True):
+        other = CosignerKey.generate(honest.split("+")[0], algorithm).public
+        same_id = f"{other.name}+{honest.split('+')[1]}+{other.vkey.split('+', 2)[2]}"
+        said = verify(log.directory, log.verifier, log.claims((), ()), same_id)[1]
+        assert said.startswith("signature: invalid signature")
+        assert verify(log.directory, log.verifier, log.claims((), ()), other.vkey)[1].startswith("who signed")
 
 
 @pytest.mark.parametrize(
