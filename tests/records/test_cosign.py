@@ -335,6 +335,29 @@ def test_closing_answers_whoever_waits_and_whoever_comes_later(stage: Make) -> N
     cosigning.close()
 
 
+def test_closing_ends_with_the_question_under_way_and_leaves_the_transport_alone(stage: Make) -> None:
+    here = stage()
+    entered, release = threading.Event(), threading.Event()
+
+    def slow(_rest: str, _body: bytes | None) -> tuple[int, bytes]:
+        entered.set()
+        assert release.wait(PATIENCE)
+        return 409, b"1\n"  # which would be followed by another question
+
+    here.wire.instead["w1"] = slow
+    here.write(here.ledger())
+    cosigning = here.cosigning()
+    assert entered.wait(PATIENCE)
+    closing = threading.Thread(target=cosigning.close)
+    closing.start()
+    while not cosigning._closed:
+        closing.join(0.001)
+    release.set()
+    closing.join(PATIENCE)
+    assert not any(one.running() for one in cosigning._asking)
+    assert len(here.wire.asked) == 1
+
+
 def test_a_policy_that_nobody_can_fulfil_is_refused_on_the_start() -> None:
     one = policy(Party(1)).witnesses[0]
     nowhere = LogPolicy.parse(f"witness a {one.key.vkey}\nquorum a\n".encode())

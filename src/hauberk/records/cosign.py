@@ -26,7 +26,7 @@ a restart goes on from there.
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from queue import Empty, SimpleQueue
 from random import random as uniform
 
@@ -37,6 +37,7 @@ from hauberk.core.ports import Head, Store
 from hauberk.crypto.signing import VerifyKey
 from hauberk.errors import HauberkError, NotCosigned, RecordsError, WitnessRefused
 from hauberk.records.asking import (
+    NO_ANSWER,
     Contradicted,
     Cosignatures,
     Endpoint,
@@ -131,8 +132,9 @@ class Cosigning:
         self._policy = policy
         self._patience = patience
         self._report = report
+        self._send = send
         self._clock = clock
-        self._endpoints = {one.url: one for one in endpoints(policy.witnesses, send, store, log, key, clock)}
+        self._endpoints = {one.url: one for one in endpoints(policy.witnesses, self._put, store, log, key, clock)}
         names = {url: one.names for url, one in self._endpoints.items()}
         if why := policy.missing([name for there in names.values() for name in there]):
             raise RecordsError("HBK-723", f"with the witnesses that have a URL {why}")
@@ -152,6 +154,7 @@ class Cosigning:
         self._closed = False
         self._refusal: WitnessRefused | None = None
         self._told: list[Callable[[str], None]] = []
+        self._asking: set[Future[None]] = set()  # questions under way
         self._pool = ThreadPoolExecutor(max(1, len(names)), thread_name_prefix="cosigning")
         self._thread = threading.Thread(target=self._run, name=f"cosigning {log}", daemon=True)
         self._thread.start()
@@ -247,12 +250,17 @@ class Cosigning:
         )
 
     def close(self, timeout: float = 10.0) -> None:
-        """Stop asking; whoever waits is told. What was reached is kept. Closing twice is fine."""
+        """Stop asking; whoever waits is told. What was reached is kept. Closing twice is fine.
+
+        Args:
+            timeout: seconds that questions under way may take to end; afterwards the transport may be closed.
+        """
         with self._lock:
             self._closed = True
         self._inbox.put(None)
         self._thread.join(timeout)
         self._pool.shutdown(wait=False, cancel_futures=True)
+        wait(self._asking, timeout)
 
     # the thread that asks
 
@@ -278,7 +286,8 @@ class Cosigning:
         target = self._rounds.target
         if target is not None and self._refusal is None:
             for url in self._rounds.ask(now):
-                self._pool.submit(self._ask, self._endpoints[url], target)
+                asking = self._pool.submit(self._ask, self._endpoints[url], target)
+                self._asking = {one for one in self._asking if not one.done()} | {asking}
 
     def _begin(self, head: Head, now: float) -> None:
         self._at = head
@@ -292,6 +301,10 @@ class Cosigning:
         self._rounds.begin(target, now)
         if self._rounds.reached:
             self._reach(target)
+
+    def _put(self, url: str, body: bytes | None) -> tuple[int, bytes]:
+        """The transport, until this is closed: what is under way then ends with its present question."""
+        return (NO_ANSWER, b"closed") if self._closed else self._send(url, body)
 
     def _ask(self, endpoint: Endpoint, target: Target) -> None:
         """In a thread of the pool: put the question, and hand over what came of it."""
