@@ -14,12 +14,19 @@ from hauberk.crypto.note import (
     ED25519,
     MAX_NOTE_BYTES,
     Checkpoint,
+    LogKey,
+    Note,
+    Signature,
+    add_signature,
     decode_key,
     encode_key,
     key_id,
     parse_checkpoint,
+    parse_note,
+    parse_signature,
     sign,
     sign_checkpoint,
+    signed_by,
     verify,
     verify_checkpoint,
 )
@@ -119,6 +126,50 @@ def test_garbage_is_a_typed_refusal_or_the_one_spelling_of_something(text: str) 
             assert refused.code == "HBK-711"  # noqa: PT017  # one of two outcomes
         else:
             assert text.strip().startswith(written.strip())
+
+
+signatures = st.builds(Signature, names, st.binary(min_size=4, max_size=4), st.binary(min_size=1, max_size=100))
+
+
+@settings(max_examples=100, deadline=None)
+@given(texts, st.lists(signatures, min_size=1, max_size=5))
+def test_every_note_comes_back_from_its_parts(text: str, lines: list[Signature]) -> None:
+    note = Note(text + "\n", tuple(lines))
+    assert parse_note(note.encode()) == note
+    for line in lines:
+        assert parse_signature(line.line()) == parse_signature(line.line().removesuffix("\n")) == line
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_a_mutated_note_is_a_typed_refusal_or_the_one_spelling_of_another(data: st.DataObject) -> None:
+    note = add_signature(sign(GO_TEXT, ORIGIN, KEY), GO_NOTE.split("\n")[-2])
+    at = data.draw(st.integers(0, len(note)))
+    changed = note[:at] + data.draw(st.text("ab\n—+ =\0", max_size=3)) + note[at + data.draw(st.integers(0, 3)) :]
+    try:
+        assert parse_note(changed).encode() == changed
+    except RecordsError as refused:
+        assert refused.code == "HBK-711"  # noqa: PT017  # one of two outcomes
+
+
+def test_a_note_says_who_of_those_one_trusts_signed_it() -> None:
+    note = add_signature(sign(GO_TEXT, ORIGIN, KEY), GO_NOTE.split("\n")[-2])
+    go = LogKey.parse(GO_KEY)
+    assert go.vkey == GO_KEY
+    assert signed_by(parse_note(note), go) == signed_by(parse_note(note), LogKey(ORIGIN, KEY.public)) == 0
+    assert signed_by(parse_note(note), LogKey(ORIGIN, SigningKey.generate().public)) is None
+    same_id = Signature(go.name, go.key_id, bytes(64)).line()
+    with refuses("HBK-711"):
+        signed_by(parse_note(note + same_id), go)
+    assert signed_by(parse_note(note + Signature("another.name", go.key_id, bytes(64)).line()), go) == 0
+    assert signed_by(parse_note(note + Signature(go.name, bytes(4), bytes(64)).line()), go) == 0
+
+
+def test_a_signature_is_not_added_to_what_is_no_note_nor_in_more_than_one_line() -> None:
+    line = GO_NOTE.split("\n")[-2]
+    for text, added in (("text\n", line), (GO_NOTE, "text"), (GO_NOTE, f"{line}\n{line}"), (GO_NOTE, "")):
+        with refuses("HBK-711"):
+            add_signature(text, added)
 
 
 def test_another_key_name_or_log_is_not_believed() -> None:
