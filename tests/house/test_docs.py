@@ -30,6 +30,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import util
@@ -47,6 +48,7 @@ from hauberk.errors import REGISTRY, HauberkError
 from hauberk.policy.lint import lint
 from hauberk.policy.parse import parse_documents
 from hauberk.policy.table import parse_table
+from tests.support.postgres import database
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -215,6 +217,7 @@ class Stage:
         self._shell: Reader | None = None
         self._python: Reader | None = None
         self._printed = ""
+        self.database = ""  # address of an empty PostgreSQL database, for a page that speaks of one
         (directory / "examples").symlink_to(ROOT / "examples")
 
     def exchange(self, text: str) -> str:
@@ -226,6 +229,8 @@ class Stage:
         environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environ['PATH']}"
         environ["HAUBERK_AUTHORITY_PORT"] = self.exchange("8440")
         environ["PYTHONUNBUFFERED"] = "1"
+        if self.database:
+            environ["DATABASE_URL"] = self.database
         return Reader(
             subprocess.Popen(
                 command, cwd=self.directory, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -352,11 +357,14 @@ def play(blocks: list[Block], directory: Path) -> None:
     """Play a page from its first block to its last."""
     directory.mkdir()
     stage = Stage(directory)
-    try:
-        for block in blocks:
-            stage.play(block)
-    finally:
-        bad = stage.close()
+    with ExitStack() as stack:
+        if any("DATABASE_URL" in block.text for block in blocks):
+            stage.database = stack.enter_context(database(empty=True))
+        try:
+            for block in blocks:
+                stage.play(block)
+        finally:
+            bad = stage.close()
     assert bad == []
 
 
