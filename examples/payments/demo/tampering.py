@@ -37,7 +37,8 @@ def reorder(database: sqlite3.Connection) -> None:
 
 
 def replay(database: sqlite3.Connection) -> None:
-    """Put a copy of an old entry in the place of another."""
+    """Put a copy of an old entry in the place of another; the index that forbids two of one version goes."""
+    database.execute("DROP INDEX entry_stream")
     database.execute(
         "UPDATE entry SET (stream, type, version, leaf, meta, public) = (SELECT stream, type, version, leaf, meta,"
         " public FROM entry WHERE position = ?) WHERE position = ?",
