@@ -347,10 +347,12 @@ def test_a_segment_that_was_changed_anywhere_is_refused(segment: tuple[Shop, Seg
     assert missed == []
 
 
+leaves = st.none() | st.integers(-(1 << 63), (1 << 63) - 1) | st.text(max_size=9) | st.binary(max_size=9)
+packed = st.recursive(leaves, lambda inner: st.lists(inner, max_size=8)).map(msgspec.msgpack.encode)
+
+
 @settings(max_examples=200, deadline=None)
-@given(data=st.binary(max_size=300) | st.recursive(
-    st.none() | st.integers(-(1 << 63), (1 << 63) - 1) | st.text(max_size=9) | st.binary(max_size=9), lambda inner: st.lists(inner, max_size=8)
-).map(msgspec.msgpack.encode))  # fmt: skip
+@given(data=st.binary(max_size=300) | packed)
 def test_no_bytes_make_the_reader_fail_in_another_way(data: bytes) -> None:
     try:
         read_segment(data, ORIGIN, SigningKey.generate().public)
