@@ -45,6 +45,7 @@ from hauberk.policy.files import parse_files
 from hauberk.policy.set import PolicySet
 from hauberk.recording import Recording
 from hauberk.records.audit import AuditLog
+from hauberk.records.epochs import PseudonymEpochs
 from hauberk.records.fold import Folder
 from hauberk.records.requests import MAX_PATH, AllowedDraft, denied, failed
 from hauberk.records.store import EventStore
@@ -194,7 +195,7 @@ class Runtime:
                 workload=Workload(service.namespace, service.account, service.labels),
                 policies=chosen,
                 recorder=Folder(recording.ledger, rate=config.records.fold_rate, clock=clock),
-                pseudonyms=state.keyring.pseudonyms(),
+                pseudonyms=PseudonymEpochs(recording.store, state.keyring).latest(),
                 recording=recording,
                 on_close=(recording.close, state.close),
                 clock=clock,

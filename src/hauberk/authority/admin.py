@@ -16,7 +16,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from hauberk.authority.audit import EpochForm
 from hauberk.authority.authority import Authority
 from hauberk.authority.refusals import Attempt
 from hauberk.core.event import Entry
@@ -28,6 +27,7 @@ from hauberk.edge.problem import problem
 from hauberk.errors import EdgeError, HauberkError, IdentityError
 from hauberk.identity.registration import RegistrationEntry
 from hauberk.records.audit_query import Wanted
+from hauberk.records.epochs import EpochForm, change_epochs
 from hauberk.records.view import entry_view, last_entries
 
 MAX_BODY = 32 * 1024 * 1024
@@ -249,8 +249,9 @@ def _audit(authority: Authority, desk: _Desk) -> list[Route]:
         return {"live": authority.audit.pseudonyms.live}
 
     def change(_request: Request, actor: str, body: bytes) -> object:
-        return authority.audit.change(
-            _decode(body, EpochForm), lambda what, epoch: authority.command(actor, what, epoch=epoch)
+        form = _decode(body, EpochForm)
+        return change_epochs(
+            authority.audit.pseudonyms, form, lambda what, epoch: authority.command(actor, what, epoch=epoch)
         )
 
     return [

@@ -4,9 +4,7 @@ Whoever owns the state directory has the keys, so no policy is asked; that someb
 is recorded before anything is shown.
 """
 
-from collections.abc import Callable, Mapping
-
-import msgspec
+from collections.abc import Mapping
 
 from hauberk.core.clock import Clock
 from hauberk.core.ports import Recorder
@@ -17,16 +15,6 @@ from hauberk.records.access import Reads
 from hauberk.records.audit_query import Answer, AuditReader, Owner, Wanted
 from hauberk.records.epochs import PseudonymEpochs
 from hauberk.records.permission import Permission
-
-
-class EpochForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A change of the pseudonyms' keys: begin an epoch, or destroy the key of one.
-
-    Args:
-        retire: number of the epoch whose key is destroyed; None begins a new one.
-    """
-
-    retire: int | None = None
 
 
 class AuditDesk:
@@ -52,23 +40,6 @@ class AuditDesk:
     def ask(self, wanted: Wanted, actor: str) -> Mapping[str, object]:
         """Answer a question, as plain data; see `records.audit_query`."""
         return plain(self._reader.ask(wanted, Principal(Kind.LOCAL, actor, proof=Proof("local"))), self._verifier)
-
-    def change(self, form: EpochForm, record: Callable[[str, int], object]) -> Mapping[str, object]:
-        """Begin an epoch of pseudonyms, or destroy the key of one, once that is recorded.
-
-        Services that run get the new key when they start again; until then they use the one they have.
-
-        Raises:
-            ConfigError: HBK-906 it is not live, or it is the latest.
-        """
-        epochs = self.pseudonyms
-        if form.retire is None:
-            record("pseudonyms.begun", epochs.upcoming)
-            return {"begun": epochs.rotate(), "live": epochs.live}
-        epochs.check_retirable(form.retire)
-        record("pseudonyms.retired", form.retire)
-        scrubbed = epochs.retire(form.retire)
-        return {"retired": form.retire, "scrubbed": scrubbed, "live": epochs.live}
 
     def close(self) -> None:
         """Record what was read in the minute that has begun."""

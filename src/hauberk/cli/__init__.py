@@ -3,6 +3,7 @@
 import sys
 
 COMMANDS = {
+    "audit": "Ask the audit log who did what, and export it.",
     "config": "Show every setting and where it comes from.",
     "database": "Migrate, check and clean a PostgreSQL database.",
     "entry": "Register workloads and make join tokens.",

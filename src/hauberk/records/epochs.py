@@ -14,6 +14,8 @@ import threading
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
+import msgspec
+
 from hauberk.core.ports import ABSENT_ROW, Put, Row, Store, Write
 from hauberk.crypto.keyring import KEY_BYTES, Keyring, Pseudonyms, Purpose
 from hauberk.errors import ConfigError, RecordsError
@@ -135,3 +137,37 @@ class PseudonymEpochs:
 
     def __reduce__(self) -> str:
         raise TypeError("secret keys are not pickled")
+
+
+class EpochForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A change of the pseudonyms' keys: begin an epoch, or destroy the key of one.
+
+    Args:
+        retire: number of the epoch whose key is destroyed; None begins a new one.
+    """
+
+    retire: int | None = None
+
+
+def change_epochs(
+    epochs: PseudonymEpochs, form: EpochForm, record: Callable[[str, int], object]
+) -> Mapping[str, object]:
+    """Begin an epoch, or destroy the key of one, once that is recorded.
+
+    Services that run get the new key when they start again; until then they use the one they have.
+
+    Args:
+        epochs: which.
+        form: what is wanted.
+        record: told what is about to be done, and to which epoch.
+
+    Raises:
+        ConfigError: HBK-906 it is not live, or it is the latest.
+    """
+    if form.retire is None:
+        record("pseudonyms.begun", epochs.upcoming)
+        return {"begun": epochs.rotate(), "live": epochs.live}
+    epochs.check_retirable(form.retire)
+    record("pseudonyms.retired", form.retire)
+    scrubbed = epochs.retire(form.retire)
+    return {"retired": form.retire, "scrubbed": scrubbed, "live": epochs.live}
