@@ -594,8 +594,10 @@ def test_every_lint_rule_is_described() -> None:
 # README
 
 
-def test_the_program_of_the_readme_is_the_quickstart_and_short() -> None:
-    (program,) = [block for block in BLOCKS[ROOT / "README.md"] if block.language == "python"]
-    assert program.notes == {"file": "examples/quickstart/app.py"}
-    assert program.text == (ROOT / "examples" / "quickstart" / "app.py").read_text("utf-8")
-    assert len(program.text.splitlines()) <= 25
+def test_the_programs_of_the_readme_are_examples_and_short() -> None:
+    programs = [block for block in BLOCKS[ROOT / "README.md"] if block.language == "python"]
+    names = [block.notes["file"] for block in programs]
+    assert names == ["examples/quickstart/app.py", "examples/records/app.py"]
+    for block in programs:
+        assert block.text == (ROOT / block.notes["file"]).read_text("utf-8")
+        assert len(block.text.splitlines()) <= 25

@@ -14,8 +14,8 @@ TEXT = PAGE.read_text("utf-8")
 SIZES = {"P": 2, "R": 13, "D": 8, "O": 8, "I": 8, "W": 10, "C": 9}
 ALL = [f"{group}{number}" for group, size in SIZES.items() for number in range(1, size + 1)]
 NOW = [
-    "P1", "P2", "R6", "R8", "R9", "R13", "D3", "D4", "D5", "D6", "D7", "O2", "O3", "O4", "I3", "C1", "C2", "C3", "W4",
-    "W5",
+    "P1", "P2", "R4", "R6", "R8", "R9", "R13", "D3", "D4", "D5", "D6", "D7", "O2", "O3", "O4", "O7", "I3", "I8", "C1",
+    "C2", "C3", "C5", "W4", "W5", "W9",
 ]  # fmt: skip
 SECTIONS = {
     found.group(1): found.group(2)

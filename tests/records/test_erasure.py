@@ -20,8 +20,9 @@ from hauberk.errors import Conflict, HauberkError, HeldBack, Malformed, RecordsE
 from hauberk.records._tiles import StoredTree
 from hauberk.records.erasure import ERASED, SCRUBBED, Certificate
 from hauberk.records.hidden import Erased
-from hauberk.records.keys import KEY, SUBJECT, unpack
+from hauberk.records.keys import KEY, SUBJECT
 from hauberk.records.permission import Context
+from hauberk.records.sealed import unpack
 from hauberk.records.streams import ERASURES, HOLDS
 from hauberk.records.typed import Event
 from hauberk.records.verify import verify_store
@@ -76,6 +77,7 @@ def test_the_certificate_says_what_was_destroyed_why_and_by_whom_and_never_whose
     assert certificate.keys[0][1].encode() in erased.public
     assert b"ticket 4711" in erased.public
     assert b"backups" in erased.public
+    assert b'"covers":["events","snapshots","archived segments"]' in erased.public
     assert OWNER.id.encode() in erased.meta
     assert certificate.scrubbed
     assert not any(b"ann" in part for one in (erased, scrubbed) for part in (one.meta, one.public, one.sealed))
@@ -216,6 +218,22 @@ def test_another_process_forgets_as_well(tmp_path: Path) -> None:
     assert isinstance(emails(other.read())[0], Erased)
     shop.close()
     other.close()
+
+
+class Silent(LocalBus):
+    """A bus whose connection is down."""
+
+    def publish(self, subject: str, data: bytes) -> None:
+        raise RecordsError("HBK-703", f"{subject} was not sent, {len(data)} bytes")
+
+
+def test_a_bus_that_is_down_fails_nothing_that_is_recorded(tmp_path: Path) -> None:
+    bus = Silent()
+    shop = Shop(tmp_path, bus=bus)
+    assert shop.append("order-1", placed(1)).positions == (0,)
+    assert erase(shop).position == 1
+    shop.close()
+    bus.close()
 
 
 def test_another_process_forgets_even_if_nobody_tells_it(tmp_path: Path) -> None:

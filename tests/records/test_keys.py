@@ -22,8 +22,9 @@ from hauberk.crypto.datakey import DataKey
 from hauberk.crypto.keyring import Keyring
 from hauberk.crypto.signing import SigningKey
 from hauberk.errors import Conflict, HauberkError, Malformed, Oversized, Tampered, UnknownSubject
-from hauberk.records.keys import ERASED, KEY, SUBJECT, Lost, SubjectKeys, commitment_of, parts, unpack
+from hauberk.records.keys import ERASED, KEY, SUBJECT, Lost, SubjectKeys
 from hauberk.records.ledger import Ledger
+from hauberk.records.sealed import commitment_of, parts, unpack
 from tests.records.made import ORIGIN, PATIENCE, event
 
 EMAIL = b'"ann@example.org"'

@@ -21,7 +21,7 @@ from hauberk.crypto.note import Checkpoint, LogKey, add_signature, parse_note, s
 from hauberk.crypto.signing import SigningKey
 from hauberk.errors import RecordsError
 from hauberk.records import receipt
-from hauberk.records.keys import commitment_of
+from hauberk.records.sealed import commitment_of
 from hauberk.records.ledger import Proof
 from hauberk.records.log_policy import LogPolicy, TrustedLog, Witness
 from hauberk.records.receipt import (

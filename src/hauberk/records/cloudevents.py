@@ -23,8 +23,8 @@ import msgspec
 
 from hauberk.errors import Malformed, Oversized, RecordsError, UnknownType
 from hauberk.records.hidden import Erased, Redacted
-from hauberk.records.keys import parts
 from hauberk.records.reading import Recorded
+from hauberk.records.sealed import parts
 from hauberk.records.shape import shape_of
 from hauberk.records.streams import own_stream_of, shown_stream
 from hauberk.records.typed import Event, Untyped, class_of

@@ -12,8 +12,8 @@ import msgspec
 from hauberk.core.ports import Put, Store
 from hauberk.errors import Conflict, HauberkError, RecordsError
 from hauberk.records.inbox import promise
-from hauberk.records.keys import parts
 from hauberk.records.ledger import Ledger
+from hauberk.records.sealed import parts
 
 SPACE = "cursor"
 _encode = msgspec.msgpack.Encoder().encode

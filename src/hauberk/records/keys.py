@@ -1,15 +1,9 @@
 """Keys of those whose data is recorded: one each, so that destroying it destroys the data and nothing else.
 
-What is sealed goes into the third part of an entry, msgpack of
-
-```
-[[[key id 16, commitment 32], ...], [[path, number of the key, nonce 12 | ciphertext and tag], ...]]
-```
-
-Each value is AES-256-GCM under its subject's key. The associated data is `hauberk seal 1`, tenant, stream, version
-(8 bytes), path, type and key id, each behind its length in four bytes: a value opens in its own place and nowhere else.
-The leaf's key commitment is SHA-256 of all `key id | commitment` of the entry, so nobody can come up with another key
-later. The clear parts never name the subject: an erased one leaves a random key id behind, and nothing that links it.
+What is sealed goes into the third part of an entry, see `records.sealed`. Each value is AES-256-GCM under its subject's
+key. The associated data is `hauberk seal 1`, tenant, stream, version (8 bytes), path, type and key id, each behind its
+length in four bytes: a value opens in its own place and nowhere else. The clear parts never name the subject: an erased
+one leaves a random key id behind, and nothing that links it.
 
 Rows: `subject` finds a subject's key ids under a keyed hash; `subject-key` holds the wrapped key and how many messages
 were leased on it; `tenant-key` the key that wraps them, sealed by the keyring; `erased` the certificate's event id;
@@ -20,8 +14,6 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
-from hashlib import sha256
 
 import msgspec
 
@@ -30,6 +22,7 @@ from hauberk.core.ports import ABSENT_ROW, Check, Delete, Put, Store, Write
 from hauberk.crypto.datakey import KEY_BYTES, MAX_MESSAGES, NONCE_BYTES, DataKey
 from hauberk.crypto.keyring import Keyring, Purpose
 from hauberk.errors import ConfigError, Conflict, RecordsError, Tampered, UnknownSubject
+from hauberk.records.sealed import commitment_of, field, pack, parts, unpack
 
 SUBJECT, KEY, TENANT, ERASED, HOLD = "subject", "subject-key", "tenant-key", "erased", "hold"
 SPACES = frozenset({SUBJECT, KEY})  # rows that change under several writers; who loses looks again
@@ -40,11 +33,6 @@ NONCES = 64  # read at a time
 _LABEL = b"hauberk seal 1"
 _VERSION = (8).to_bytes(4)  # the length of a version
 _HEAD = 8  # bytes of the lease in front of a wrapped key
-
-_Pairs = tuple[tuple[bytes, bytes], ...]
-_Fields = tuple[tuple[str, int, bytes], ...]
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[_Pairs, _Fields]).decode
 
 
 class Lost(msgspec.Struct, frozen=True):
@@ -73,40 +61,6 @@ class Erasing(msgspec.Struct, frozen=True):
     def rows(self, certificate: bytes) -> Sequence[Put | Delete]:
         """Return the rows to write together with the certificate, whose event id this is."""
         return (*self._deletes, *(Put(ERASED, one, certificate) for one in self._ids))
-
-
-def parts(*fields: bytes) -> bytes:
-    """Return fields, each behind its length: no two lists of fields give the same bytes."""
-    return b"".join(len(field).to_bytes(4) + field for field in fields)
-
-
-@lru_cache(maxsize=1024)
-def field(path: str, kind: str) -> bytes:
-    """Return the part of the associated data that names a field of an event type."""
-    return parts(path.encode(), kind.encode())
-
-
-def unpack(sealed: bytes) -> tuple[_Pairs, _Fields]:
-    """Return the keys and the fields of a sealed part; `()` and `()` of an empty one.
-
-    Raises:
-        Tampered: HBK-710 it is none.
-    """
-    if not sealed:
-        return (), ()
-    try:
-        keys, fields = _decode(sealed)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Tampered("the sealed part cannot be read", kind="unreadable") from None
-    if any(not 0 <= number < len(keys) for _, number, _ in fields):
-        raise Tampered("the sealed part names a key it does not have", kind="unreadable")
-    return keys, fields
-
-
-def commitment_of(keys: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return the leaf's key commitment of these keys."""
-    joined = b"".join(one + commitment for one, commitment in keys)
-    return sha256(joined).digest() if joined else NO_KEY
 
 
 class _Live:
@@ -416,7 +370,7 @@ class Sealing:
                 pairs.append(live.pair)
             aad = place + field(one.path, kind) + live.part
             fields.append((one.path, pairs.index(live.pair), live.key.seal(one.value, aad, next(self._nonces))))
-        return _encode((pairs, fields)), live.commitment if len(pairs) == 1 else commitment_of(pairs)
+        return pack((pairs, fields)), live.commitment if len(pairs) == 1 else commitment_of(pairs)
 
     def _live(self, subject: str) -> _Live:
         live = self._used.get(subject)

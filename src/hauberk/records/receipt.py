@@ -39,8 +39,8 @@ from hauberk.core.event import NO_KEY, Entry, Leaf
 from hauberk.crypto.merkle import HASH_BYTES, leaf_hash, verify_inclusion
 from hauberk.crypto.note import MAX_NOTE_BYTES, Verifier, unbase64
 from hauberk.errors import RecordsError
-from hauberk.records.keys import commitment_of, unpack
 from hauberk.records.log_policy import LogPolicy, Vouched, examine
+from hauberk.records.sealed import commitment_of, unpack
 
 HEADER = "c2sp.org/tlog-proof@v1"
 SUFFIX = ".tlog-proof"

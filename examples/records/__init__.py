@@ -1,0 +1,1 @@
+"""A shop that records orders, and forgets a customer."""
