@@ -5,11 +5,12 @@ kilobytes however long the log is, and a verifier can name the very leaf that wa
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 from hauberk.core.ports import Store, Tile
-from hauberk.crypto.merkle import HASH_BYTES, Frontier, Tree
+from hauberk.crypto.merkle import HASH_BYTES, Frontier
+from hauberk.records.tile_paths import WIDTH, TiledTree
 
-WIDTH = 256  # hashes in a complete tile
 _WIDTH_BITS = 8
 
 
@@ -80,30 +81,13 @@ def load_writer(store: Store, log: str, size: int) -> TileWriter:
     return TileWriter(size, edge or [b""])
 
 
-class StoredTree(Tree):
-    """The tree of a stored log; reads only the tiles a proof needs.
+class StoredTree(TiledTree):
+    """The tree of a stored log; reads only the tiles a proof needs, each once.
 
     Args:
         store: where the log lives.
-        log: its origin.
+        log: its name there.
     """
 
     def __init__(self, store: Store, log: str) -> None:
-        super().__init__(lambda at: self._hash(0, at))
-        self._store = store
-        self._log = log
-        self._tiles: dict[tuple[int, int], bytes] = {}
-
-    def _hash(self, level: int, index: int) -> bytes:
-        number, at = divmod(index, WIDTH)
-        data = self._tiles.get((level, number))
-        if data is None:
-            data = self._tiles[level, number] = self._store.tile(self._log, level, number)
-        return data[at * HASH_BYTES : (at + 1) * HASH_BYTES]
-
-    def subtree(self, start: int, end: int) -> bytes:
-        """Return the root of [start, end), from a higher level where one covers it."""
-        bits = (end - start).bit_length() - 1
-        if end - start == 1 << bits and bits and bits % _WIDTH_BITS == 0 and start % (end - start) == 0:
-            return self._hash(bits // _WIDTH_BITS, start >> bits)
-        return super().subtree(start, end)
+        super().__init__(cache(lambda level, index: store.tile(log, level, index)))

@@ -23,11 +23,11 @@ from hauberk.core.event import Entry, Event, Leaf
 from hauberk.core.ports import Store
 from hauberk.crypto.note import decode_key
 from hauberk.errors import ConfigError, RecordsError
-from hauberk.records._tiles import WIDTH
 from hauberk.records.ledger import Ledger
 from hauberk.records.permission import Actor, Context, Permission
 from hauberk.records.segment import MAX_BYTES, Segment, digest_of, make_segment, read_segment
 from hauberk.records.streams import RETENTION
+from hauberk.records.tile_paths import WIDTH
 
 ARCHIVED = "ledger.archived"
 PRUNED = "ledger.pruned"

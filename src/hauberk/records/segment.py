@@ -23,7 +23,8 @@ from hauberk.crypto.note import Checkpoint, parse_checkpoint, parse_note, verify
 from hauberk.crypto.signing import VerifyKey
 from hauberk.errors import RecordsError
 from hauberk.records._encode import decode_event
-from hauberk.records._tiles import WIDTH, StoredTree
+from hauberk.records._tiles import StoredTree
+from hauberk.records.tile_paths import WIDTH
 
 FORMAT = "hauberk segment 1"
 LEVELS = 8  # of the tree, inside a tile
