@@ -17,11 +17,11 @@ from hauberk.crypto.merkle import leaf_hash, verify_inclusion
 from hauberk.crypto.note import Checkpoint, decode_key, sign_checkpoint, verify_checkpoint
 from hauberk.crypto.signing import SigningKey
 from hauberk.errors import ConfigError, HauberkError, RecordsError
-from hauberk.records._tiles import WIDTH
 from hauberk.records.hidden import Erased
 from hauberk.records.retention import ARCHIVED, PRUNED, RESTORED, Retention, entries_of, name_of
 from hauberk.records.segment import Segment, digest_of, read_segment
 from hauberk.records.streams import RETENTION
+from hauberk.records.tile_paths import WIDTH
 from tests.records.made import ORIGIN, PATIENCE
 from tests.records.shop import OWNER, OrderPaid, OrderPlaced, Shop, placed
 
