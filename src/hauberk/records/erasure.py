@@ -11,13 +11,14 @@ deleted, and whatever a reader was shown before is the reader's. It says so.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import msgspec
 
 from hauberk.core.decision import Basis, Decision, Layer, Verdict
 from hauberk.core.event import Receipt
 from hauberk.core.ports import Bus, Check, Delete, Put, Store
-from hauberk.errors import Conflict, HeldBack, Malformed, RecordsError
+from hauberk.errors import Conflict, HauberkError, HeldBack, Malformed, RecordsError
 from hauberk.records.keys import HOLD, KEY_ID_BYTES, Erasing, SubjectKeys
 from hauberk.records.ledger import Ledger, Proof
 from hauberk.records.permission import Context, Permission
@@ -31,6 +32,7 @@ SUBJECTS = "/subjects"  # what policies are asked about
 FORGET = "records.erased"  # subject on the bus: ids of destroyed keys, 16 bytes each
 MAX_REASON = 1_000  # characters
 ATTEMPTS = 5  # while the person's rows are being written by others
+COVERS = ("events", "snapshots", "archived segments")  # sealed under the same keys, so they need no list of their own
 COPIES = ("backups of the database made before, until they are deleted",)
 
 
@@ -132,6 +134,7 @@ class Erasure:
         data = {
             "keys": [{"id": key, "commitment": commitment} for key, commitment in erasing.keys],
             "reason": reason,
+            "covers": list(COVERS),
             "copies": list(self._copies),
         }
         event = self._permission.event(ERASED, ERASURES, who, data=data)
@@ -141,7 +144,8 @@ class Erasure:
         ids = [bytes.fromhex(key) for key, _ in erasing.keys]
         self._keys.forget(ids)
         if self._bus is not None:
-            self._bus.publish(FORGET, b"".join(ids))
+            with suppress(HauberkError):  # the others find out by themselves: a key that is gone opens nothing
+                self._bus.publish(FORGET, b"".join(ids))
         position = _position(receipt)
         self._wake(position)
         return Certificate(

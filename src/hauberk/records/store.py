@@ -15,7 +15,10 @@ key of the person they are about, see `records.keys`. Methods that write return 
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+from msgspec.structs import replace
 
 from hauberk.core.call import HERE, Workload
 from hauberk.core.clock import SYSTEM_CLOCK, Clock
@@ -23,7 +26,7 @@ from hauberk.core.event import Event as Envelope
 from hauberk.core.event import Receipt
 from hauberk.core.ports import ANY, Authorizer, Bus, Check, Delete, Draft, Put, Recorder, Store
 from hauberk.crypto.keyring import Pseudonyms
-from hauberk.errors import ConfigError, Malformed, RecordsError
+from hauberk.errors import ConfigError, HauberkError, Malformed, RecordsError
 from hauberk.records.access import Reads
 from hauberk.records.appending import Appended, Appender, Batch
 from hauberk.records.bell import Bells
@@ -122,7 +125,8 @@ class EventStore:
     def _grew(self, position: int) -> None:
         self._bells.ring()
         if self._bus is not None:
-            self._bus.publish(GREW, str(position).encode())
+            with suppress(HauberkError):  # what is recorded is recorded; others find it when they look themselves
+                self._bus.publish(GREW, str(position).encode())
 
     # writing
 
@@ -284,10 +288,10 @@ class EventStore:
         event = snapshot_event(self._reader, stored, version, state, subject=subject, who=who)
 
         def save() -> Receipt:
-            self.permission.enforce(who, "append", stored)
+            decision = self.permission.enforce(who, "append", stored)
             if not 0 < version <= self._rows.versions(self.ledger.log, (stored,)).get(stored, 0):
                 raise Malformed("the stream has no such version", version=version)
-            return self.ledger.submit(event).result()
+            return self.ledger.submit(replace(event, digest=decision.basis.digest)).result()
 
         return self._working(save)
 
