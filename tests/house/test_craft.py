@@ -12,8 +12,9 @@ TREES = {path: ast.parse(path.read_text("utf-8")) for path in SOURCES}
 BANNED_ENDINGS = ("Manager", "Helper", "Util", "Utils", "Handler")
 BANNED_WORDS = ("TODO", "FIXME", "XXX", "for now", "place" + "holder", "simpli" + "fied")
 BROAD = {"Exception", "BaseException"}
-# The one boundary where everything is caught, and the two places that clean up and re-raise.
-BROAD_ALLOWED = {"integrations/asgi.py", "adapters/sqlite.py"}
+# The boundaries where everything is caught (an answer has to leave, a log call must not fail), and what cleans up and
+# re-raises.
+BROAD_ALLOWED = {"integrations/asgi.py", "integrations/sink.py", "adapters/sqlite.py"}
 
 
 def functions() -> Iterator[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:

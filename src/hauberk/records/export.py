@@ -1,7 +1,7 @@
 r"""Entries as lines that other systems take: JSON lines, CEF, and syslog messages of RFC 5424.
 
 An entry is one line and each of its fields one field of it, whatever anybody wrote into them: what could end a line or
-move a terminal is written `\uXXXX` (in CEF extensions `\n` and `\r`, as its guide has them), and what has a meaning in
+move a terminal is written `\uHHHH` (in CEF extensions `\n` and `\r`, as its guide has them), and what has a meaning in
 the format behind a backslash. A backslash is always escaped itself, so different entries give different lines.
 
 * JSON lines: the entry as `hauberk ledger show --json` has it, in one line of ASCII escapes where it is not printable.
@@ -149,7 +149,7 @@ def _moment(text: object) -> object:
 
 
 def printable(text: str, known: Mapping[str, str] | None = None) -> str:
-    r"""Return a text whose unprintable characters are written `\uXXXX`, in UTF-16 as JSON does, or as `known` says.
+    r"""Return a text whose unprintable characters are written `\uHHHH`, in UTF-16 as JSON does, or as `known` says.
 
     It takes a text in which each backslash is escaped already.
     """
