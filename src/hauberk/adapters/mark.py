@@ -43,13 +43,7 @@ class FileMark:
         return max(self._place(which) for which in range(3))
 
     def _place(self, which: int) -> tuple[int, str]:
-        """Return number and note of one place; 0 and nothing when it was never or only half written."""
-        data = os.pread(self._fd, PLACE_BYTES, which * PLACE_BYTES)
-        length = int.from_bytes(data[_HEAD - 2 : _HEAD])
-        body = data[_DIGEST : _HEAD + length]
-        if len(data) < _HEAD or sha256(body).digest() != data[:_DIGEST]:
-            return 0, ""
-        return int.from_bytes(body[:8]), body[10:].decode("utf-8", "replace")
+        return _parsed(os.pread(self._fd, PLACE_BYTES, which * PLACE_BYTES))
 
     def read(self) -> str:
         """Return the newest note."""
@@ -80,3 +74,25 @@ class FileMark:
             if self._fd >= 0:
                 os.close(self._fd)
                 self._fd = -1
+
+
+def _parsed(data: bytes) -> tuple[int, str]:
+    """Return number and note of one place; 0 and nothing when it was never or only half written."""
+    length = int.from_bytes(data[_HEAD - 2 : _HEAD])
+    body = data[_DIGEST : _HEAD + length]
+    if len(data) < _HEAD or sha256(body).digest() != data[:_DIGEST]:
+        return 0, ""
+    return int.from_bytes(body[:8]), body[10:].decode("utf-8", "replace")
+
+
+def read_mark_file(path: Path) -> str:
+    """Return the newest note of a mark as an auditor got it, wherever the file is and whoever may write it.
+
+    Raises:
+        RecordsError: HBK-706 it cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RecordsError("HBK-706", "the high-water mark cannot be opened", path=str(path)) from error
+    return max(_parsed(data[at : at + PLACE_BYTES]) for at in range(0, 3 * PLACE_BYTES, PLACE_BYTES))[1]

@@ -14,9 +14,8 @@ from hauberk.agent.state import read_facts
 from hauberk.cli._authority import directory_option, fetch, settings
 from hauberk.cli._keeping import COMMANDS as KEEPING
 from hauberk.cli._output import Exit, emit, json_option, note
+from hauberk.cli._verify import COMMANDS as AUDITING
 from hauberk.core.event import Entry
-from hauberk.errors import RecordsError, Tampered
-from hauberk.records.verify import verify_store
 from hauberk.records.view import entry_line, entry_view, last_entries, printable
 
 MAX_ALIKE = 10  # entries shown of one incident
@@ -27,38 +26,8 @@ def ledger() -> None:
     """Verify and read the audit ledger."""
 
 
-for _command in KEEPING:
+for _command in (*AUDITING, *KEEPING):
     ledger.add_command(_command)
-
-
-@ledger.command("verify")
-@click.argument("path", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--key", required=True, help="The log's verifier key (NAME+HASH+KEY), or a file that holds it.")
-@click.option("--checkpoint", type=click.Path(path_type=Path, exists=True), help="A signed checkpoint from before.")
-@json_option
-def verify(path: Path, key: str, checkpoint: Path | None, as_json: bool) -> None:  # noqa: FBT001  # click's flag
-    """Verify a ledger offline, from public material alone. Exit status 1 names the first bad position."""
-    key_text = key if "+" in key else _read(key)
-    known = checkpoint.read_text("utf-8") if checkpoint else ""
-    store = open_readonly(path)
-    try:
-        report = verify_store(store, key_text.strip(), known=known)
-    except Tampered as found:
-        position = found.context.get("position")
-        data = {"verified": False, "code": found.code, "position": position, "why": found.detail}
-        emit(data, as_json=as_json, text=f"TAMPERED at position {position}: {found.detail} [{found.code}]")
-        raise SystemExit(Exit.FINDING) from None
-    finally:
-        store.close()
-    text = f"verified {report.size} entries in {report.streams} streams of {report.origin}\nroot {report.root}"
-    emit({"verified": True, "report": report}, as_json=as_json, text=text)
-
-
-def _read(name: str) -> str:
-    try:
-        return Path(name).read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise RecordsError("HBK-711", "neither a key nor a file that holds one") from None
 
 
 def _found(directory: Path | None, wanted: dict[str, Any]) -> list[dict[str, Any]]:
