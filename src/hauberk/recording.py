@@ -170,10 +170,17 @@ class _Identity:
         return self._producer
 
 
-def recover_directory(path: Path, config: Config, *, actor: str, clock: Clock) -> Recovery:
+def recover_directory(path: Path, config: Config, *, actor: str, known: str = "", clock: Clock) -> Recovery:
     """Begin a new epoch of the ledger in a state directory that nobody else has open.
 
     The checkpoints that were found and known before are published as `recovered-N.txt`, the new key as `log.pub`.
+
+    Args:
+        path: the state directory.
+        config: settings.
+        actor: who decides this.
+        known: a signed checkpoint that the database does not hold, such as a witness has; by default the mark.
+        clock: time source.
 
     Raises:
         ConfigError: HBK-906 nothing is wrong, or another process has the directory.
@@ -185,7 +192,7 @@ def recover_directory(path: Path, config: Config, *, actor: str, clock: Clock) -
         mark = open_mark(state, config)
         try:
             signer = log_key(state)
-            done = recover(store, signer, log_name(config), mark, actor=actor, clock=clock)
+            done = recover(store, signer, log_name(config), mark, actor=actor, known=known, clock=clock)
         finally:
             mark.close()
             store.close()

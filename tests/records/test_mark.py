@@ -11,10 +11,10 @@ from hauberk.adapters.mark import PLACE_BYTES, FileMark
 from hauberk.adapters.sqlite import SqliteStore
 from hauberk.crypto.note import Checkpoint, encode_key, sign_checkpoint, verify_checkpoint
 from hauberk.crypto.signing import SigningKey
-from hauberk.errors import ConfigError, RecordsError, Tampered
+from hauberk.errors import ConfigError, HauberkError, RecordsError, Tampered
 from hauberk.records.ledger import Ledger
 from hauberk.records.mark import read_mark
-from hauberk.records.recover import RECOVERED, recover
+from hauberk.records.recover import RECOVERED, Recovery, recover
 from tests.records.made import ORIGIN, PATIENCE, events
 
 KEY = SigningKey.generate()
@@ -44,10 +44,10 @@ class House:
             mark.close()
             store.close()
 
-    def recovered(self) -> object:
+    def recovered(self, known: str = "") -> Recovery:
         store, mark = SqliteStore(self.database), FileMark(self.place)
         try:
-            return recover(store, KEY, ORIGIN, mark, actor="uid:0")
+            return recover(store, KEY, ORIGIN, mark, actor="uid:0", known=known)
         finally:
             mark.close()
             store.close()
@@ -104,9 +104,9 @@ def test_a_mark_behind_the_database_is_normal(house: House) -> None:
 def test_recovery_names_both_histories_and_what_is_lost_and_goes_on_under_another_name(house: House) -> None:
     shutil.copy(house.copy, house.database)
     done = house.recovered()
-    assert done.lost == (300, 309)  # type: ignore[attr-defined]
-    assert done.origin == f"{ORIGIN}/epoch-1"  # type: ignore[attr-defined]
-    found, known = (verify_checkpoint(text, ORIGIN, KEY.public) for text in (done.found, done.known))  # type: ignore[attr-defined]
+    assert done.lost == (300, 309)
+    assert done.origin == f"{ORIGIN}/epoch-1"
+    found, known = (verify_checkpoint(text, ORIGIN, KEY.public) for text in (done.found, done.known))
     assert (found.size, known.size) == (300, 310)
     after = house.write(3)
     assert verify_checkpoint(after, f"{ORIGIN}/epoch-1", KEY.public).size == 304
@@ -125,6 +125,18 @@ def test_the_lost_history_is_not_taken_back_after_a_recovery(house: House) -> No
     house.database.write_bytes(lost)
     with pytest.raises(Tampered):
         house.write(1)
+
+
+def test_when_the_mark_was_put_back_too_a_witness_says_what_is_lost(house: House) -> None:
+    shutil.copy(house.place, house.copy.with_suffix(".mark"))
+    known = house.write(5)
+    shutil.copy(house.copy, house.database)
+    shutil.copy(house.copy.with_suffix(".mark"), house.place)
+    done = house.recovered(known)
+    assert (done.lost, done.known) == ((300, 314), known)
+    for other in ("", "no note", note(400, SigningKey.generate())):
+        with pytest.raises(HauberkError):
+            house.recovered(other)
 
 
 def test_where_nothing_is_wrong_there_is_nothing_to_recover(house: House) -> None:

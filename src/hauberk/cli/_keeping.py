@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from hauberk.cli._authority import directory_option, settings
+from hauberk.cli._authority import directory_option
 from hauberk.cli._output import emit, json_option, note
-from hauberk.cli._owner import local_actor, owned
+from hauberk.cli._owner import local_actor, own_settings, owned
 from hauberk.core.clock import SYSTEM_CLOCK
 from hauberk.recording import recover_directory
 from hauberk.records.tile_export import export_tiles
@@ -64,13 +64,17 @@ def restore(file: Path, directory: Path | None, as_json: bool) -> None:  # noqa:
 
 @click.command("recover")
 @click.option("--new-epoch", is_flag=True, required=True, help="Go on under another name, saying what is lost.")
+@click.option(
+    "--known", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="A signed checkpoint of a witness."
+)
 @directory_option
 @json_option
-def recover(new_epoch: bool, directory: Path | None, as_json: bool) -> None:  # noqa: FBT001  # click's flags
+def recover(new_epoch: bool, known: Path | None, directory: Path | None, as_json: bool) -> None:  # noqa: FBT001  # click's flags
     """Go on after a database was lost or put back: a new epoch that names both histories for everybody to see."""
     del new_epoch  # said aloud, so that nobody does it by accident
-    config = settings(directory)
-    done = recover_directory(Path(config.directory), config, actor=local_actor().id, clock=SYSTEM_CLOCK)
+    config = own_settings(directory)
+    text = known.read_text("utf-8", "replace") if known is not None else ""
+    done = recover_directory(Path(config.directory), config, actor=local_actor().id, known=text, clock=SYSTEM_CLOCK)
     lost = f"entries {done.lost[0]} to {done.lost[1]}" if done.lost else "nothing that is known of"
     lines = [f"epoch   {done.origin}", f"lost    {lost}", "both checkpoints are published in the state directory"]
     emit(done, as_json=as_json, text="\n".join(lines))

@@ -15,6 +15,7 @@ from hauberk.core.clock import SYSTEM_CLOCK
 from hauberk.core.config import Config
 from hauberk.core.decision import Decision, Layer, Verdict
 from hauberk.core.principal import Kind, Principal, Proof
+from hauberk.crypto.note import decode_key
 from hauberk.errors import ConfigError
 from hauberk.recording import Recording
 from hauberk.records.retention import Retention
@@ -57,6 +58,16 @@ def local_actor() -> Principal:
     return Principal(Kind.LOCAL, f"uid:{os.geteuid()}", proof=Proof("local"))
 
 
+def own_settings(directory: Path | None) -> Config:
+    """Return the configuration, its trust domain the one this directory's log was made for unless something says so."""
+    config = settings(directory)
+    published = Path(config.directory) / "log.pub"
+    if "trust_domain" in config.origins or not published.exists():
+        return config
+    name, _ = decode_key(published.read_text("utf-8"))
+    return msgspec.structs.replace(config, trust_domain=name.partition("/")[0])
+
+
 @contextmanager
 def owned(directory: Path | None) -> Iterator[Owned]:
     """Open the ledger of a state directory that no process uses.
@@ -65,7 +76,7 @@ def owned(directory: Path | None) -> Iterator[Owned]:
         ConfigError: HBK-902 nothing has ever recorded here; HBK-906 another process uses it.
         HauberkError: see `hauberk.recording.Recording`.
     """
-    config = settings(directory)
+    config = own_settings(directory)
     path = Path(config.directory)
     if not (path / "private").is_dir():
         raise ConfigError("HBK-902", "nothing has ever recorded here", directory=str(path))

@@ -41,7 +41,14 @@ class Recovery(msgspec.Struct, frozen=True):
 
 
 def recover(
-    store: Store, signer: SigningKey, log: str, mark: Mark, *, actor: str, clock: Clock = SYSTEM_CLOCK
+    store: Store,
+    signer: SigningKey,
+    log: str,
+    mark: Mark,
+    *,
+    actor: str,
+    known: str = "",
+    clock: Clock = SYSTEM_CLOCK,
 ) -> Recovery:
     """Begin a new epoch of a log that is older than its high-water mark.
 
@@ -51,14 +58,18 @@ def recover(
         log: its name in the store.
         mark: raised to the new epoch's head.
         actor: who decides this.
+        known: a signed checkpoint that the database does not hold, such as a witness has; by default the mark.
         clock: time source.
 
     Raises:
         ConfigError: HBK-906 nothing is wrong, so there is nothing to recover from.
+        RecordsError: HBK-711 `known` is not signed by this log.
         Tampered: HBK-710 what is left is not the log's own.
     """
     end = Sequence(store, log, signer, keys=None, producer=None, clock=clock)
-    known = mark.read()
+    if known:
+        read_mark(known, signer.public)
+    known = known or mark.read()
     try:
         check_mark(store, log, end.head, known, signer.public)
     except RecordsError:
