@@ -9,6 +9,7 @@ COMMANDS = {
     "entry": "Register workloads and make join tokens.",
     "ledger": "Verify and read the audit ledger.",
     "policy": "Lint, explain, test, compare and apply policies.",
+    "proof": "Write and verify receipts.",
     "run": "Give a program its identity and run it.",
     "status": "Show what the authority has in force.",
     "subject": "Erase people whose data is recorded, or forbid it.",

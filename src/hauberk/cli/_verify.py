@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from time import time
-from typing import Any, TypedDict, Unpack
+from typing import Any, NoReturn, TypedDict, Unpack
 
 import click
 
@@ -73,12 +73,13 @@ def verify(
     What the log's own signature cannot tell takes something from elsewhere: --checkpoint, --mark and --policy find a
     log that was put back or rewritten by its operator, --roots with --require-signed what it forged.
     """
-    anchors = _anchors(wanted)
-    key_text = _key(key, anchors.policy)
-    trust = _trust(wanted, key_text)
-    with opened(source) as found, _progress(shown=not (quiet or as_json) and sys.stderr.isatty()) as told:
+    with opened(source) as found:
+        anchors = _anchors(wanted)
+        key_text = _key(key, anchors.policy)
+        trust = _trust(wanted, key_text)
         try:
-            report = _verified(found, key_text, anchors, trust, since, told)
+            with _progress(shown=not (quiet or as_json) and sys.stderr.isatty()) as told:
+                report = _verified(found, key_text, anchors, trust, since, told)
         except (Tampered, NotCosigned) as finding:
             _tell(finding, as_json=as_json)
     emit({"verified": True, "report": report}, as_json=as_json, text=_text(report))
@@ -106,7 +107,7 @@ def _verified(  # noqa: PLR0917  # what a verification takes
     return report
 
 
-def _tell(finding: RecordsError, *, as_json: bool) -> None:
+def _tell(finding: RecordsError, *, as_json: bool) -> NoReturn:
     position, kind = finding.context.get("position"), finding.context.get("kind")
     data = {"verified": False, "code": finding.code, "position": position, "kind": kind, "why": finding.detail}
     word = "TAMPERED" if isinstance(finding, Tampered) else "NOT COSIGNED"

@@ -38,8 +38,8 @@ from hauberk.records.verify.statements import AT_ITS_WORD, Statements, Trust
 from hauberk.records.verify.tiles import verify_tiles
 
 __all__ = [
-    "Anchors", "Kind", "Met", "Recovered", "State", "Trust", "VerifyReport", "verify_since", "verify_store",
-    "verify_tiles",
+    "Anchors", "Kind", "Met", "Recovered", "State", "Trust", "VerifyReport", "kept_notes", "verify_since",
+    "verify_store", "verify_tiles",
 ]  # fmt: skip
 KEPT = "cosigned"  # space of the row in which a store keeps the newest cosigned checkpoint
 TAG_BYTES = 32  # in front of a row's value where rows are authenticated; see `adapters.authentic`
@@ -108,7 +108,7 @@ def _audit(store: Store, key_text: str, state: State | None, anchors: Anchors, t
     named, head = _named(store, key_text)
     if state is not None and (state.log, state.key) != (named.log, named.key.raw):
         raise RecordsError("HBK-711", "the state is of a verification of another log, or under another key")
-    pinned = read_anchors(named, anchors, head, _kept(store, named.log))
+    pinned = read_anchors(named, anchors, head, kept_notes(store, named.log))
     return _Audit(store, named, head, anchors=pinned, state=state, trust=trust)
 
 
@@ -141,8 +141,8 @@ def _head(store: Store, log: str) -> Head:
         raise tampered(Kind.UNREADABLE, error.detail or "the head of the log cannot be read", 0) from error
 
 
-def _kept(store: Store, log: str) -> Sequence[str]:
-    """Return the cosigned checkpoint that the store keeps, with and without what may stand in front."""
+def kept_notes(store: Store, log: str) -> Sequence[str]:
+    """Return the cosigned checkpoint that a store keeps, with and without what may stand in front; not verified."""
     try:
         row = store.get(KEPT, log.encode())
     except RecordsError:

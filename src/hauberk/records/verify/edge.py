@@ -9,7 +9,7 @@ from operator import add
 from hauberk.core.ports import Tile
 from hauberk.crypto.merkle import HASH_BYTES, Frontier
 from hauberk.errors import RecordsError
-from hauberk.records._tiles import WIDTH
+from hauberk.records.tile_paths import WIDTH
 from hauberk.records.verify.hashing import NODE, hash_each
 
 _BITS = 8  # of an index within a tile

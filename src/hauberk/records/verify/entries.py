@@ -15,7 +15,7 @@ from hauberk.core.event import Entry
 from hauberk.core.ports import Store
 from hauberk.crypto.merkle import HASH_BYTES, leaf_hash
 from hauberk.errors import RecordsError
-from hauberk.records._tiles import WIDTH
+from hauberk.records.tile_paths import WIDTH
 from hauberk.records.verify.anchors import Anchor, differing, shorter
 from hauberk.records.verify.declared import STREAMS, Declared
 from hauberk.records.verify.edge import Edge

@@ -15,7 +15,7 @@ import msgspec
 from hauberk.core.event import ABSENT, LEAF_BYTES, NO_KEY, SIGNED, Entry, Leaf
 from hauberk.errors import RecordsError
 from hauberk.records._encode import Meta, decode_event
-from hauberk.records.keys import commitment_of, unpack
+from hauberk.records.sealed import commitment_of, unpack
 from hauberk.records.verify.hashing import hash_each
 from hauberk.records.verify.report import Kind, tampered
 
