@@ -1,6 +1,7 @@
 """A shop that records what it does: event classes, policies, and an event store over them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,8 @@ import msgspec
 from hauberk.adapters.authentic import AuthenticRows
 from hauberk.adapters.keys import FileKeySource
 from hauberk.adapters.memory import MemoryStore
+from hauberk.adapters.postgres import PostgresStore
+from hauberk.adapters.sqlite import SqliteStore
 from hauberk.core.call import Call, Workload
 from hauberk.core.clock import ManualClock
 from hauberk.core.decision import Decision
@@ -30,7 +33,9 @@ from hauberk.records.retention import Retention
 from hauberk.records.store import EventStore
 from hauberk.records.typed import Event
 from tests.records.made import NOW, ORIGIN, PATIENCE
+from tests.support.postgres import database
 
+ENGINES = ["memory", "sqlite", "postgres"]
 TARGET = Workload("production", "order-service")
 
 
@@ -108,6 +113,19 @@ def placed(number: int = 1, *, customer: str = "ann", **fields: object) -> Order
 def engine(policies: str = POLICIES) -> Engine:
     documents = PolicySet.default().with_documents(parse_documents(policies))
     return Engine(documents, TARGET)
+
+
+@contextmanager
+def stored(engine: str, directory: Path) -> Iterator[Store]:
+    """Lend a store of one kind."""
+    with ExitStack() as taken:
+        made: Store
+        if engine == "postgres":
+            made = PostgresStore(taken.enter_context(database()))
+        else:
+            made = MemoryStore() if engine == "memory" else SqliteStore(directory / "shop.db")
+        taken.callback(made.close)
+        yield made
 
 
 class InForce:

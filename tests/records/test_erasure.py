@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 from hauberk.adapters.local_bus import LocalBus
 from hauberk.adapters.memory import MemoryStore
+from hauberk.adapters.postgres import PostgresStore
+from hauberk.adapters.postgres_bus import PostgresBus
 from hauberk.adapters.sqlite import SqliteStore
 from hauberk.core.ports import Write
 from hauberk.crypto.datakey import DataKey
@@ -29,6 +32,7 @@ from hauberk.records.verify import verify_store
 from tests.records.made import ORIGIN, PATIENCE
 from tests.records.shop import OWNER, OrderPlaced, OrderState, Shop, Sold, placed
 from tests.records.test_subscription import second
+from tests.support.postgres import database
 
 PLAINTEXT = "ann-7f3a@example.org"
 
@@ -218,6 +222,32 @@ def test_another_process_forgets_as_well(tmp_path: Path) -> None:
     assert isinstance(emails(other.read())[0], Erased)
     shop.close()
     other.close()
+
+
+def test_replicas_on_one_database_erase_for_each_other(tmp_path: Path) -> None:
+    with database() as dsn, ExitStack() as taken:
+        inner, bus = PostgresStore(dsn), PostgresBus(dsn)
+        shop = Shop(tmp_path, inner, bus=bus, shared=True)
+        other = second(shop, tmp_path, bus=bus, shared=True)
+        for closing in (inner.close, bus.close, shop.close, other.close):
+            taken.callback(closing)
+        shop.append("order-1", placed(1, customer="ann"), expected=0)
+        other.append("order-1", placed(2, customer="ann"), placed(3, customer="bob"), expected=1)
+        with pytest.raises(Conflict):
+            shop.append("order-1", placed(4), expected=1)
+        subscription = iter(shop.store.subscribe("order-1", actor=OWNER, name="mail"))
+        assert [next(subscription).event for _ in range(3)] == shop.read("order-1") == other.read("order-1")
+        with ThreadPoolExecutor(4) as pool:
+            writes = [pool.submit(one.append, "order-2", placed(5, customer="ann")) for one in (shop, other) * 10]
+            other.store.erase("ann", actor=OWNER, reason="asked").result(PATIENCE)
+            for write in writes:
+                write.result(PATIENCE)
+        for one in (shop, other):
+            first, second_, bob = emails(one.read("order-1"))
+            assert isinstance(first, Erased)
+            assert isinstance(second_, Erased)
+            assert bob == "bob@example.org"
+        verify_store(inner, shop.ledger.verifier)
 
 
 class Silent(LocalBus):

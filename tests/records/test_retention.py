@@ -10,8 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from hauberk.adapters.memory import MemoryStore
-from hauberk.adapters.sqlite import SqliteStore
 from hauberk.core.event import Entry
 from hauberk.crypto.merkle import leaf_hash, verify_inclusion
 from hauberk.crypto.note import Checkpoint, decode_key, sign_checkpoint, verify_checkpoint
@@ -23,7 +21,7 @@ from hauberk.records.segment import Segment, digest_of, read_segment
 from hauberk.records.streams import RETENTION
 from hauberk.records.tile_paths import WIDTH
 from tests.records.made import ORIGIN, PATIENCE
-from tests.records.shop import OWNER, OrderPaid, OrderPlaced, Shop, placed
+from tests.records.shop import ENGINES, OWNER, OrderPaid, OrderPlaced, Shop, placed, stored
 
 DAY = 86_400
 PLACED, PAID = "shop.order.placed.v1", "shop.order.paid.v1"
@@ -31,16 +29,15 @@ DAYS = {"short": 30, "long": 365}
 CLASSES = {PLACED: "short", "policy.allowed": "short", PAID: "long"}
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=ENGINES)
 def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
-    inner = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "shop.db")
-    made = Shop(tmp_path, inner)
-    for at in range(4):
-        made.append(f"order-{at % 2}", *(placed(number) for number in range(150)), OrderPaid(order="x", amount=at))
-        made.clock.advance(20 * DAY)
-    yield made
-    made.close()
-    inner.close()
+    with stored(request.param, tmp_path) as inner:
+        made = Shop(tmp_path, inner, shared=request.param == "postgres")
+        for at in range(4):
+            made.append(f"order-{at % 2}", *(placed(number) for number in range(150)), OrderPaid(order="x", amount=at))
+            made.clock.advance(20 * DAY)
+        yield made
+        made.close()
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from hauberk.errors import Malformed, Oversized, UnknownSubject
 from hauberk.records.hidden import About, Erased, Pii, Redacted, Subject
 from hauberk.records.shape import MAX_SUBJECT, shape_of
 from hauberk.records.typed import RESERVED, Event, class_of
+from tests.house.test_docs import script
 from tests.records.shop import Address, OrderPaid, OrderPlaced, Shop, Sold, placed
 
 
@@ -242,12 +243,18 @@ def test_a_type_is_dotted_and_lower_case(kind: str) -> None:
             pass
 
 
-@pytest.mark.parametrize("family", RESERVED)
+@pytest.mark.parametrize("family", sorted(RESERVED))
 def test_an_application_cannot_take_a_type_of_the_record_itself(family: str) -> None:
     with pytest.raises(TypeError, match="hauberk itself"):
 
         class Forged(Event, type=f"{family}.erased"):
             pass
+
+
+def test_every_family_of_types_that_the_record_writes_is_reserved() -> None:
+    written = script().written_events()
+    assert len(written) > 10
+    assert {kind.partition(".")[0] for kind in written} <= RESERVED
 
 
 def test_private_data_is_declared_where_it_is_seen() -> None:

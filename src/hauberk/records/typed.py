@@ -26,7 +26,12 @@ from hauberk.records.shape import check_class, shape_of
 MAX_TYPE = 128  # characters of a type
 _NAME = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)+")
 # What the planes record themselves; an application's event must not pass for one of those.
-RESERVED = ("audit", "edge", "identity", "ledger", "policy", "producer", "records", "request", "transport", "untyped")
+RESERVED = frozenset(
+    {
+        *("admin", "audit", "authority", "edge", "identity", "ledger", "policy", "producer", "pseudonyms", "records"),
+        *("request", "transport", "untyped"),
+    }
+)
 _classes: dict[str, "type[Event]"] = {}  # by type; filled while modules are loaded
 
 
