@@ -186,8 +186,18 @@ def verify_inclusion(hashed: bytes, position: int, size: int, path: Sequence[byt
     Raises:
         RecordsError: HBK-712. Source: RFC 9162 section 2.1.3.2.
     """
+    _require(len(root) == HASH_BYTES, "a leaf hash or root has the wrong length")
+    _require(compare_digest(inclusion_root(hashed, position, size, path), root), "the proof does not lead to the root")
+
+
+def inclusion_root(hashed: bytes, position: int, size: int, path: Sequence[bytes]) -> bytes:
+    """Return the root of the tree of `size` leaves in which the leaf with this hash is at `position`, by its path.
+
+    Raises:
+        RecordsError: HBK-712 the path is none of such a leaf. Source: RFC 9162 section 2.1.3.2.
+    """
     _require(0 <= position < size, "the position is not in the tree")
-    _require(len(hashed) == len(root) == HASH_BYTES, "a leaf hash or root has the wrong length")
+    _require(len(hashed) == HASH_BYTES, "a leaf hash or root has the wrong length")
     at, last, value = position, size - 1, hashed
     for sibling in path:
         _require(last != 0, "the proof is too long")
@@ -200,7 +210,7 @@ def verify_inclusion(hashed: bytes, position: int, size: int, path: Sequence[byt
             value = node_hash(value, sibling)
         at, last = at >> 1, last >> 1
     _require(last == 0, "the proof is too short")
-    _require(compare_digest(value, root), "the proof does not lead to the root")
+    return value
 
 
 def verify_consistency(old: int, new: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]) -> None:
