@@ -20,6 +20,7 @@ from hauberk.records.retention import ARCHIVED, PRUNED, RESTORED, Retention, ent
 from hauberk.records.segment import Segment, digest_of, read_segment
 from hauberk.records.streams import RETENTION
 from hauberk.records.tile_paths import WIDTH
+from hauberk.records.verify import verify_store
 from tests.records.made import ORIGIN, PATIENCE
 from tests.records.shop import ENGINES, OWNER, OrderPaid, OrderPlaced, Shop, placed, stored
 
@@ -136,6 +137,7 @@ def test_everything_else_is_still_proven_and_the_last_of_each_stream_stays(shop:
         proof = shop.ledger.proof(entry.position)
         signed = verify_checkpoint(proof.checkpoint, ORIGIN, key)
         verify_inclusion(leaf_hash(entry.leaf), entry.position, signed.size, proof.path, signed.root)
+    verify_store(shop.inner, shop.ledger.verifier)
     assert shop.read("order-last") == [placed(1)]
     assert shop.append("order-9", placed(7)).version == WIDTH + 1
 
@@ -243,6 +245,7 @@ def test_what_is_restored_is_what_was_pruned(shop: Shop, archive: Path) -> None:
     pruned = retention.prune(before=2 * WIDTH, types=[PLACED], directory=archive, actor=OWNER)
     assert sum(retention.restore(path, OWNER) for path in files) == pruned.entries
     assert entries(shop).items() >= before.items()
+    verify_store(shop.inner, shop.ledger.verifier)
     assert shop.read("order-*") == events
     assert [retention.restore(path, OWNER) for path in files] == [0, 0]
     assert shop.entries(RETENTION)[-1].type == RESTORED
