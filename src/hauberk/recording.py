@@ -80,7 +80,7 @@ class Recording:
             self.mark = open_mark(state, config)
             taken.callback(self.mark.close)
             self.keys = SubjectKeys(self.store, state.keyring, shared=not embedded(config))
-            signer = log_key(state)
+            self.signer = signer = log_key(state)
             self.witnesses = self._witnesses(config, signer, taken)
             self.ledger = Ledger(
                 self.store,

@@ -11,6 +11,7 @@ import pytest
 from hauberk.core.event import Leaf
 from hauberk.crypto.merkle import leaf_hash, verify_inclusion
 from hauberk.crypto.note import decode_key
+from hauberk.integrations.cose import verify_receipt
 from hauberk.records.mark import read_mark
 from hauberk.runtime import Runtime
 from tests.authority.mesh import Mesh
@@ -206,6 +207,26 @@ def test_to_a_new_file_and_never_over_an_old_one(hauberk: Terminal, tmp_path: Pa
 def test_a_message_names_the_host_and_the_enterprise(hauberk: Terminal) -> None:
     out = hauberk("audit", "export", "--format", "syslog", "--host", "log1", "--enterprise", "64000").out
     assert " log1 hauberk - audit.access [hauberk@64000 " in out.splitlines()[0]
+
+
+@pytest.mark.usefixtures("left")
+def test_a_cose_receipt_of_an_entry(hauberk: Terminal, tmp_path: Path) -> None:
+    data = hauberk("audit", "receipt", "2", "entry.cose", "--json").data
+    key = decode_key((tmp_path / ".hauberk" / "log.pub").read_text())[1]
+    receipt = (tmp_path / "entry.cose").read_bytes()
+    assert verify_receipt(receipt, bytes.fromhex(data["leaf"]), key).position == 2
+    assert hauberk("audit", "receipt", "2", "entry.cose").status == 2
+    assert (tmp_path / "entry.cose").read_bytes() == receipt
+    done = hauberk("audit", "receipt", "99", "none.cose")
+    assert done.status == 1
+    assert "[HBK-712]" in done.err
+    assert not (tmp_path / "none.cose").exists()
+
+
+def test_a_cose_receipt_through_the_authority(hauberk: Terminal, mesh: Mesh, tmp_path: Path) -> None:
+    leaf = hauberk("audit", "receipt", "0", "entry.cose", "--dir", mesh.path).out.split()[1]
+    key = decode_key(mesh.authority.ledger.verifier)[1]
+    assert verify_receipt((tmp_path / "entry.cose").read_bytes(), bytes.fromhex(leaf), key).position == 0
 
 
 # keys

@@ -254,8 +254,12 @@ def _audit(authority: Authority, desk: _Desk) -> list[Route]:
             authority.audit.pseudonyms, form, lambda what, epoch: authority.command(actor, what, epoch=epoch)
         )
 
+    def receipt(request: Request, _actor: str, _body: bytes) -> object:
+        return authority.audit.receipt(_number(request.path_params["position"]))
+
     return [
         Route("/admin/audit", desk(ask), methods=["POST"]),
+        Route("/admin/audit/{position}/receipt", desk(receipt), methods=["GET"]),
         Route("/admin/audit/epochs", desk(epochs), methods=["GET"]),
         Route("/admin/audit/epochs", desk(change), methods=["POST"]),
     ]

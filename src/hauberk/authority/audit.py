@@ -10,6 +10,7 @@ from hauberk.core.clock import Clock
 from hauberk.core.ports import Recorder
 from hauberk.core.principal import Kind, Principal, Proof
 from hauberk.crypto.keyring import Keyring
+from hauberk.integrations.cose import cose_receipt
 from hauberk.recording import Recording
 from hauberk.records.access import Reads
 from hauberk.records.audit_query import Answer, AuditReader, Owner, Wanted
@@ -28,6 +29,7 @@ class AuditDesk:
     """
 
     def __init__(self, recording: Recording, keyring: Keyring, recorder: Recorder, clock: Clock) -> None:
+        self._recording = recording
         self.pseudonyms = PseudonymEpochs(recording.store, keyring)
         permission = Permission(Owner(), recorder, self.pseudonyms.latest(), clock=clock)
         self._reads = Reads(permission)
@@ -40,6 +42,15 @@ class AuditDesk:
     def ask(self, wanted: Wanted, actor: str) -> Mapping[str, object]:
         """Answer a question, as plain data; see `records.audit_query`."""
         return plain(self._reader.ask(wanted, Principal(Kind.LOCAL, actor, proof=Proof("local"))), self._verifier)
+
+    def receipt(self, position: int) -> Mapping[str, object]:
+        """Return the COSE receipt of an entry, and the leaf it proves; see `integrations.cose`.
+
+        Raises:
+            RecordsError: HBK-712 there is no such entry, or it is the only one; HBK-707 it was pruned.
+            ConfigError: HBK-907 the extra is not installed.
+        """
+        return cose_receipt(self._recording.ledger, position, self._recording.signer)
 
     def close(self) -> None:
         """Record what was read in the minute that has begun."""

@@ -1,5 +1,6 @@
 """`hauberk audit`: who did what, with the proof that it is in the log; and everything as lines for other systems."""
 
+import base64
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -23,6 +24,7 @@ from hauberk.core.config import Config
 from hauberk.core.ports import END, Store
 from hauberk.crypto.keyring import Keyring
 from hauberk.errors import ConfigError
+from hauberk.integrations.cose import cose_receipt
 from hauberk.recording import log_name
 from hauberk.records.access import Reads
 from hauberk.records.audit import ROOT
@@ -137,6 +139,27 @@ def export(  # noqa: PLR0917  # click passes one argument per option
             count += 1
     if output is not None:
         emit({"written": count, "file": output.name}, as_json=as_json, text=f"{count} entries written to {output.name}")
+
+
+@audit.command("receipt")
+@click.argument("position", type=click.IntRange(min=0))
+@click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
+@directory_option
+@json_option
+def receipt(position: int, output: Path, directory: Path | None, as_json: bool) -> None:  # noqa: FBT001  # click's flag
+    """Write the COSE receipt (RFC 9942) of an entry to OUTPUT, a new file, and print the leaf that it proves."""
+    if output.exists():
+        raise click.UsageError(f"{output} exists")
+    config = settings(directory)
+    if _online(config):
+        found = fetch(directory, "GET", f"/admin/audit/{position}/receipt")
+    else:
+        with owned(directory) as here:
+            found = cose_receipt(here.recording.ledger, position, here.recording.signer)
+    with output.open("xb") as file:
+        file.write(base64.b64decode(found["receipt"]))
+    data = {"position": position, "leaf": found["leaf"], "file": str(output)}
+    emit(data, as_json=as_json, text=f"leaf {found['leaf']}")
 
 
 @audit.command("epochs")

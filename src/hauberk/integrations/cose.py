@@ -16,6 +16,7 @@ path, and RFC 9942 section 5.2 knows no empty one: ask again once there is a sec
 Needs `hauberk[cose]`.
 """
 
+import base64
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
@@ -27,7 +28,7 @@ from hauberk.core.event import Leaf
 from hauberk.crypto.merkle import HASH_BYTES, inclusion_root, leaf_hash, verify_inclusion
 from hauberk.crypto.signing import SigningKey, VerifyKey
 from hauberk.errors import ConfigError, RecordsError
-from hauberk.records.ledger import Proof
+from hauberk.records.ledger import Ledger, Proof
 from hauberk.records.mark import read_mark
 
 MAX_BYTES = 16_384  # of a receipt: 64 hashes, and room for other people's headers
@@ -92,6 +93,19 @@ def write_receipt(proof: Proof, event: bytes, key: SigningKey) -> bytes:
     head, unprotected, _root, signature = tag.value
     receipt: bytes = cbor2.dumps(cbor2.CBORTag(_SIGN1, [head, unprotected, None, signature]))
     return receipt
+
+
+def cose_receipt(ledger: Ledger, position: int, key: SigningKey) -> dict[str, str]:
+    """Return the receipt of an entry and the leaf it proves, as plain data: base64 and hex.
+
+    Raises:
+        RecordsError: HBK-712 there is no such entry, or it is the only one; HBK-707 it was pruned.
+        ConfigError: HBK-907 the extra is not installed.
+    """
+    proof = ledger.proof(position)
+    [entry] = ledger.entries(after=position - 1, before=position + 1, limit=1)
+    receipt = write_receipt(proof, entry.id, key)
+    return {"receipt": base64.b64encode(receipt).decode(), "leaf": proof.leaf.hex()}
 
 
 def verify_receipt(receipt: bytes, leaf: bytes, key: VerifyKey) -> CoseReceipt:
