@@ -9,6 +9,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, get_args, get_origin
@@ -60,9 +61,26 @@ EVENTS = {
     "policy.refused": ("authority", "a push of policies was refused; what was in force still is"),
     "policy.removed": ("authority", "one policy was taken out of force"),
     "records.denied": (
-        "authority",
-        "a batch of records was refused: forged, malformed, or of another service's stream",
+        "any",
+        "a batch of records was refused: forged, malformed, or of another service's stream; or an attempt on a stream"
+        " that no policy allows",
     ),
+    "audit.access": ("any", "somebody had access to something, or tried to; other kinds of entry are `audit.KIND`"),
+    "audit.uncosigned": ("any", "witnesses did not confirm an entry in time, and `records.uncosigned` is `report`"),
+    "ledger.archived": ("any", "sealed segments were written to files"),
+    "ledger.pruned": ("any", "archived entries of some types were deleted; written before they are"),
+    "ledger.recovered": ("any", "the first entry of a new epoch: both heads, and what is lost"),
+    "ledger.restored": ("any", "archived entries were put back"),
+    "producer.certified": ("any", "who signs the entries that follow: the chain of an SVID, or a key"),
+    "pseudonyms.begun": ("any", "people and addresses get other pseudonyms from now on"),
+    "pseudonyms.retired": ("any", "an old key of pseudonyms was destroyed"),
+    "records.erased": ("any", "a person was erased: which keys were destroyed, and why"),
+    "records.held": ("any", "a legal hold forbids erasing a person"),
+    "records.lifted": ("any", "a legal hold was lifted"),
+    "records.read": ("any", "somebody reads a stream of the record itself; written before it is shown"),
+    "records.read.counted": ("any", "how often that was within the minute"),
+    "records.scrubbed": ("any", "what an erasure deleted has been overwritten since"),
+    "records.snapshot": ("any", "what a stream has come to"),
     "request.allowed": ("service", "a request passed every guard and was handed to the application"),
     "request.failed": ("service", "the application raised, or answered 500; the cause is in `data.cause`"),
     "transport.denied": ("service", "a TLS handshake failed, or a caller without an identity met STRICT"),
@@ -71,6 +89,7 @@ EVENTS = {
 HOLES = {
     "{decision.layer.value}": ("edge", "identity", "policy", "transport"),
     "{step}": ("prepare", "activate", "finish"),
+    "{kind}": ("access", "uncosigned"),
 }
 
 
@@ -379,13 +398,34 @@ def _assigned(tree: ast.Module) -> dict[str, list[ast.expr]]:
             for name, value in pairs:
                 if isinstance(name, ast.Name):
                     found.setdefault(name.id, []).append(value)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hauberk."):
+            for alias in node.names:
+                found.setdefault(alias.asname or alias.name, []).extend(_constant(node.module or "", alias.name))
     return found
+
+
+@cache
+def _constants(module: str) -> dict[str, list[ast.expr]]:
+    path = SOURCE.joinpath(*module.split(".")).with_suffix(".py")
+    nodes = ast.parse(path.read_text("utf-8")).body if path.exists() else []
+    return {
+        node.targets[0].id: [node.value]
+        for node in nodes
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and isinstance(node.value, ast.Constant)
+    }
+
+
+def _constant(module: str, name: str) -> list[ast.expr]:
+    """Return what a constant of another module is set to."""
+    return _constants(module).get(name, [])
 
 
 def _types(call: ast.Call) -> Iterator[tuple[str, ast.expr]]:
     """Yield prefix and expression of the event type a call writes."""
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-    if name in {"event", "record", "_record"} and call.args:
+    if name in {"event", "record", "_record", "_held"} and call.args:
         yield "", call.args[0]
     elif name == "command" and len(call.args) > 1:
         yield "admin.", call.args[1]

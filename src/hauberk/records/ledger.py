@@ -355,8 +355,8 @@ class Ledger:
         if step.write.append is not None:
             self._advance(step.write.append.head)
         for job in jobs:
-            if job.rows and self.keys is not None:
-                self.keys.forget(job.erased)
+            if job.rows and self.keys is not None and (erased := job.erased):
+                self.keys.forget(erased)
         positions = {**known, **{entry.id: entry.position for entry in step.entries}}
         left = {id(job) for job in step.stale}
         for job in jobs:
