@@ -5,6 +5,7 @@ python -m examples.payments.demo [--json] [--only TEXT] [--policies FILE]
 
 import argparse
 import json
+import logging
 import signal
 import sys
 import threading
@@ -17,10 +18,12 @@ import httpx2
 import hauberk
 from examples.payments.demo.attack import Result, carry_out
 from examples.payments.demo.catalogue import catalogue
+from examples.payments.demo.remembering import forget, remembered
 from examples.payments.demo.stage import MESH, Stage
 from examples.payments.demo.tampering import copy_of, tamper, whole
 
 ORDERS = 20
+CUSTOMERS = 7  # who take turns
 CREATED = 201
 RENEWED_SECONDS = 10.0  # every certificate has to be renewed by then
 HEADER = "  outcome      attack                                 layer      code      entry  proof      the attacker saw"
@@ -36,7 +39,9 @@ def send_orders(stage: Stage, stop: threading.Event, results: list[int]) -> None
     url = f"https://127.0.0.1:{stage.orders}"
     with hauberk.client(to="order-service", runtime=stage.storefront, base_url=url) as shop:
         while not stop.is_set() or len(results) < ORDERS:
-            order = {"order": f"o-{len(results)}", "amount": 1250}
+            number = len(results)
+            customer = f"customer-{number % CUSTOMERS}"
+            order = {"order": f"o-{number}", "amount": 1250, "customer": customer, "email": f"{customer}@mail.test"}
             try:
                 results.append(shop.post("/api/orders", json=order).status_code)
             except httpx2.HTTPError:
@@ -104,23 +109,29 @@ def play(only: str = "", policies: Path = MESH) -> dict[str, object]:
         policies: what is in force.
     """
     began = time.monotonic()
-    say("starting real processes on loopback; this takes about fifteen seconds ...")
+    say("starting real processes on loopback; this takes about twenty seconds ...")
     with Stage(policies=policies, tell=lambda text: say(f"  {text}")) as stage:
         say(f"  ready after {time.monotonic() - began:.1f} s; orders are paid while every certificate is renewed ...")
         stage.early = copy_of(stage, "early")
         sent, failed = traffic(stage)
         say(f"  {sent} orders paid over mutual TLS while all certificates were renewed; {failed} failed")
+        gone = forget(stage)
+        say(f"  {gone.text}: {'ok' if gone.good else 'FAILED'}")
         results = attacks(stage, only)
         sound, size = whole(stage)
         say(f"  the whole ledger, {size} entries, verified offline from its public key: {'ok' if sound else 'FAILED'}")
+        kept, what = remembered(stage)
+        say(f"  the event store, {what}: {'ok' if kept else 'FAILED'}")
     left, seconds = stage.left(), round(time.monotonic() - began, 1)
-    good = bool(results) and sound and not failed and not left and all(result.good for result in results)
+    good = bool(results) and sound and kept and gone.good and not failed and not left
+    good = good and all(result.good for result in results)
     say(verdict(results, seconds, left))
     return {
         "good": good,
         "orders": {"sent": sent, "failed": failed},
         "attacks": [result.data() for result in results],
         "ledger": {"entries": size, "verified": sound},
+        "events": {"verified": kept, "forgotten": gone.good, "certificate": gone.position},
         "left": left,
         "seconds": seconds,
     }
@@ -147,6 +158,7 @@ def main() -> int:
     parser.add_argument("--policies", default=MESH, type=Path, metavar="FILE", help="other policies, to see what gives")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _end)
+    logging.getLogger("hauberk").addHandler(logging.NullHandler())  # what it would say is in the table
     try:
         report = play(arguments.only, arguments.policies.absolute())
     except RuntimeError as error:

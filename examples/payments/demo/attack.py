@@ -15,6 +15,23 @@ EVIDENCE = 3.0  # seconds to wait for the entry of something no answer was waite
 
 
 @dataclass(frozen=True)
+class Found:
+    """Evidence that was looked up already, in a log of its own.
+
+    Args:
+        log: its name.
+        layer: which layer stopped it.
+        position: of the entry.
+        proven: the log proves that very entry.
+    """
+
+    log: str
+    layer: str
+    position: int
+    proven: bool
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What came of an attack.
 
@@ -24,6 +41,7 @@ class Outcome:
         code: of the ledger entry to look for.
         incident: what the answer named, which finds the entry exactly.
         hints: texts the entry has to contain.
+        found: where the authority's ledger has nothing to say, the evidence itself.
     """
 
     stopped: bool
@@ -31,6 +49,7 @@ class Outcome:
     code: str
     incident: str = ""
     hints: tuple[str, ...] = ()
+    found: Found | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +73,7 @@ class Result:
     position: int | None = None
     proven: bool = False
     skipped: str = ""
+    log: str = "authority"  # whose log the position is of
 
     @property
     def good(self) -> bool:
@@ -75,6 +95,7 @@ class Result:
         found = {"attack": self.attack, "outcome": self.outcome.lower(), "layer": self.layer, "code": self.code}
         return {
             **found,
+            "log": self.log,
             "position": self.position,
             "proof": None if self.skipped else "ok" if self.proven else "missing",
             "saw": self.skipped or self.saw,
@@ -89,8 +110,13 @@ def carry_out(attack: Attack, stage: Stage) -> Result:
     before = stage.ledger_size()
     try:
         outcome = attack.carry_out(stage)
-    except (HauberkError, OSError, ValueError, subprocess.SubprocessError) as broken:
+    except (HauberkError, OSError, ValueError, RuntimeError, subprocess.SubprocessError) as broken:
         return Result(attack.name, stopped=False, saw=f"could not be carried out: {type(broken).__name__}")
+    if (found := outcome.found) is not None and outcome.stopped:
+        return Result(
+            attack.name, outcome.stopped, outcome.saw, found.layer, outcome.code, found.position, found.proven,
+            log=found.log,
+        )  # fmt: skip
     entry = evidence(stage, before, outcome) if outcome.stopped else None
     if entry is None:
         return Result(attack.name, outcome.stopped, outcome.saw, code=outcome.code if outcome.stopped else "")

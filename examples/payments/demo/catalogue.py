@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from examples.payments.demo import remembering
 from examples.payments.demo.attack import Attack, Outcome, answered, request
 from examples.payments.demo.stage import DOMAIN, POLICIES, Stage, replay
 from hauberk.agent.remote import join, new_request
@@ -333,6 +334,7 @@ def catalogue() -> list[Attack]:
         Attack("body over the limit", huge_body),
         Attack("body over the limit, chunked", huge_chunked_body),
         Attack("error with an internal host name", leaking_error),
+        *remembering.catalogue(),
         Attack("policy push with a typo in a DENY", typo),
         Attack("join token replayed", replayed_token),
         Attack("another user asks for an identity", other_user, _needs_root),

@@ -1,4 +1,4 @@
-"""The stage: an authority and four services as real processes, set up with the same commands a user types."""
+"""The stage: an authority, four services and a witness as real processes, set up with the commands a user types."""
 
 import base64
 import json
@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import msgspec
 
+from examples.payments.demo.books import Books
 from examples.payments.demo.proof import check, row_at
 from hauberk.agent import connect
 from hauberk.agent.remote import Remote
@@ -91,9 +92,12 @@ class Stage:
         self.facts: Facts
         self.admin: Remote
         self.storefront: Runtime
+        self.books: Books  # the event store of payment-service, and the witness of it
         self.evil: Wire
         self.replica: Wire  # a compromised replica of order-service
         self.early = self.directory  # a copy of the ledger before the traffic
+        self.before = self.directory  # a copy of the event store from before a customer was erased
+        self.secrets: list[bytes] = []  # what nobody may find after that
         self.expired: tuple[WorkloadKey, tuple[bytes, ...]]
 
     def __enter__(self) -> Self:
@@ -111,6 +115,8 @@ class Stage:
 
     def _start(self) -> None:
         self.expired = self._issue_in_the_past()
+        watch = ("--dir", "witness", "--name", f"{DOMAIN}/witness", "--listen", "127.0.0.1:0", "--json")
+        witness = self.spawn("witness", "serve", *watch, log="witness", piped=True)
         authority = self.spawn("up", "--dir", str(self.state), "--port", "0", log="authority")
         self.wait_for((self.state / "private" / "admin.sock").is_socket, "authority", authority)
         self.facts = read_facts(self.state)
@@ -124,17 +130,38 @@ class Stage:
         if applied.returncode:
             raise RuntimeError(f"the policies were not taken: {applied.stderr[-500:]}")
         self._tell(f"policies: {self._policies.name}, and whatever it does not allow is denied")
+        self.books = self._open_books(witness)
+        self._tell(f"witness: {self.books.witness['name']}, who has to sign the head of what payment-service remembers")
         self._tell("services: order-service, payment-service, storefront")
         self._tell("attackers: evil-service, and a stolen replica of order-service")
-        pays = self.serve("payment-service", "examples.payments.payment_service", self.payments)
+        witnesses = {"HAUBERK_RECORDS_WITNESSES": str(self.books.policy)}
+        arguments = (self.payments, self.books.directory)
+        pays = self.serve("payment-service", "examples.payments.payment_service", *arguments, environ=witnesses)
         orders = self.serve("order-service", "examples.payments.order_service", self.orders, self.payments)
         self.evil = Wire(self.serve("evil-service", "examples.payments.intruder", piped=True))
         self.replica = Wire(self.serve("order-service", "examples.payments.intruder", piped=True, log="replica"))
+        self.wait_for(self.books.key.exists, "payment-service", pays)
+        added = self.command("witness", "add", str(self.books.key), "--dir", "witness")
+        if added.returncode:
+            raise RuntimeError(f"the witness does not take the log: {added.stderr[-500:]}")
         self.storefront = self.join("storefront")
         self.wait_for(lambda: listens(self.payments), "payment-service", pays)
         self.wait_for(lambda: listens(self.orders), "order-service", orders)
         self.evil.ready()
         self.replica.ready()
+
+    def _open_books(self, witness: "subprocess.Popen[str]") -> Books:
+        """Wait for the witness, and make it one that payment-service has to have: `records.witnesses` is a file."""
+        said = ""
+        while not said.endswith("}\n"):
+            line = witness.stdout.readline() if witness.stdout is not None else ""
+            if not line:
+                raise RuntimeError("the witness did not start")
+            said += line
+        facts = json.loads(said)
+        policy = self.directory / "witnesses"
+        policy.write_text(f"{facts['policy'][0]}\nquorum {facts['policy'][0].split()[1]}\n", "utf-8")
+        return Books(self.directory / "events", policy, facts)
 
     def _answers(self) -> bool:
         try:
@@ -211,16 +238,22 @@ class Stage:
         return process
 
     def serve(
-        self, entry: str, module: str, *arguments: int, piped: bool = False, log: str = ""
+        self,
+        entry: str,
+        module: str,
+        *arguments: int | Path,
+        piped: bool = False,
+        log: str = "",
+        environ: Mapping[str, str] | None = None,
     ) -> "subprocess.Popen[str]":
         """Start a service under `hauberk run`, or with a join token where the kernel cannot attest."""
         program = [sys.executable, "-m", module, *map(str, arguments)]
         if self.kernel:
             command = ["run", "--dir", str(self.state), "--entry", entry, "--", *program]
-            process = self.spawn(*command, log=log or entry, piped=piped)
+            process = self.spawn(*command, log=log or entry, piped=piped, environ=environ)
         else:
-            environ = {"HAUBERK_JOIN_TOKEN": self.token(entry), "HAUBERK_DIRECTORY": str(self.state)}
-            process = self._spawn_program(program, environ, log or entry, piped=piped)
+            joining = {"HAUBERK_JOIN_TOKEN": self.token(entry), "HAUBERK_DIRECTORY": str(self.state), **(environ or {})}
+            process = self._spawn_program(program, joining, log or entry, piped=piped)
         return process
 
     def _spawn_program(
