@@ -60,11 +60,7 @@ EVENTS = {
     "policy.denied": ("service", "the policies in force do not allow the call"),
     "policy.refused": ("authority", "a push of policies was refused; what was in force still is"),
     "policy.removed": ("authority", "one policy was taken out of force"),
-    "records.denied": (
-        "any",
-        "a batch of records was refused: forged, malformed, or of another service's stream; or an attempt on a stream"
-        " that no policy allows",
-    ),
+    "records.denied": ("any", "a batch of records was refused as forged or malformed, or no policy allows an attempt"),
     "audit.access": ("any", "somebody had access to something, or tried to; other kinds of entry are `audit.KIND`"),
     "audit.uncosigned": ("any", "witnesses did not confirm an entry in time, and `records.uncosigned` is `report`"),
     "ledger.archived": ("any", "sealed segments were written to files"),

@@ -239,20 +239,22 @@ class SubjectKeys:
         keys, fields = unpack(entry.sealed)
         if entry.leaf[-len(NO_KEY) :] != commitment_of(keys):
             raise Tampered("the keys are not those the leaf commits to", position=entry.position, kind="edited")
-        found: dict[str, bytes | Lost] = {}
-        for path, number, sealed in fields:
-            if paths is None or path in paths:
-                found[path] = self._opened(entry, path, *keys[number], sealed)
-        return found
+        wanted = [one for one in fields if paths is None or one[0] in paths]
+        known = {number: self._committed(entry, *keys[number]) for number in {number for _, number, _ in wanted}}
+        return {
+            path: self._opened(entry, path, keys[number][0], known[number], sealed) for path, number, sealed in wanted
+        }
 
-    def _opened(self, entry: Entry, path: str, key_id: bytes, commitment: bytes, sealed: bytes) -> bytes | Lost:
+    def _committed(self, entry: Entry, key_id: bytes, commitment: bytes) -> DataKey | Lost:
         key = self._key(key_id)
+        if key is None or (isinstance(key, DataKey) and key.commitment != commitment):
+            why = "a key is another one, or gone without a certificate"
+            raise Tampered(why, position=entry.position, kind="edited")
+        return key
+
+    def _opened(self, entry: Entry, path: str, key_id: bytes, key: DataKey | Lost, sealed: bytes) -> bytes | Lost:
         if isinstance(key, Lost):
             return key
-        if key is None or key.commitment != commitment:
-            raise Tampered(
-                "a key is another one, or gone without a certificate", position=entry.position, kind="edited"
-            )
         try:
             return key.open(sealed, self.aad(entry.stream, entry.version, entry.type, path, key_id))
         except ConfigError:
