@@ -3,6 +3,7 @@
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from hauberk.adapters.audited import AuditedFile
 from hauberk.adapters.sqlite import SqliteStore, open_readonly
 from hauberk.core.event import Event
 from hauberk.crypto.merkle import Frontier, leaf_hash
 from hauberk.crypto.note import Checkpoint, encode_key, sign_checkpoint
 from hauberk.crypto.signing import SigningKey
 from hauberk.errors import RecordsError, Tampered
-from hauberk.records.verify import VerifyReport, verify_store
+from hauberk.records.verify import Kind, VerifyReport, verify_store
 from tests.records.made import ORIGIN, STREAM, Book, event
 
 SIGNER = SigningKey(b"log signing key of these tests..")
@@ -65,6 +67,13 @@ def verify(path: Path, key: str = KEY, known: str = "") -> VerifyReport:
 def found(path: Path, key: str = KEY, known: str = "") -> Tampered:
     with pytest.raises(Tampered) as caught:
         verify(path, key, known)
+    return caught.value
+
+
+def quickly(path: Path) -> Tampered:
+    """What is found in pages of plain rows, as the command line reads."""
+    with closing(AuditedFile(path)) as store, pytest.raises(Tampered) as caught:
+        verify_store(store, KEY)
     return caught.value
 
 
@@ -191,6 +200,36 @@ ATTACKS: dict[str, tuple[Attack, int]] = {
     ),
 }
 
+KINDS = {
+    "the facts are edited": "edited",
+    "who did it is edited": "edited",
+    "sealed bytes are put in": "edited",
+    "the leaf is edited": "unreadable",
+    "the leaf is cut short": "unreadable",
+    "the column of the type is edited": "edited",
+    "the column of the stream is edited": "relocated",
+    "the column of the id is edited": "edited",
+    "the column of the version is edited": "edited",
+    "the column of the version is another number type": "edited",
+    "an entry becomes text": "unreadable",
+    "an entry becomes nothing": "unreadable",
+    "an entry is deleted": "deleted",
+    "the first entry is deleted": "deleted",
+    "an entry moves to another log": "deleted",
+    "a gap is closed": "deleted",
+    "two entries change places": "reordered",
+    "an entry is replayed at the end": "replayed",
+    "an entry is replayed in place of another": "replayed",
+    "the end is cut off": "truncated",
+    "everything is deleted but the head": "truncated",
+    "the head is deleted": "deleted",
+    "the end is cut off and the head is made to fit": "truncated",
+    "the checkpoint is emptied": "deleted",
+    "a leaf hash is edited": "edited",
+    "a tile is deleted": "tile",
+    "a tile is cut short": "tile",
+}
+
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_tampering_is_found_with_the_first_bad_position(path: Path, name: str) -> None:
@@ -198,8 +237,9 @@ def test_tampering_is_found_with_the_first_bad_position(path: Path, name: str) -
     verify(path)
     attack(path)
     error = found(path)
-    assert error.context["position"] == position
+    assert (error.context["position"], error.context["kind"]) == (position, KINDS[name])
     assert error.code == "HBK-710"
+    assert quickly(path).context == error.context
 
 
 def test_a_rolled_back_log_is_found_by_a_checkpoint_from_before(path: Path, tmp_path: Path) -> None:
@@ -208,7 +248,7 @@ def test_a_rolled_back_log_is_found_by_a_checkpoint_from_before(path: Path, tmp_
     older = rebuilt(tmp_path / "older", mixed(100))
     verify(older)  # the twin: without the checkpoint nothing is wrong with it
     error = found(older, known=late)
-    assert (error.code, error.context["position"]) == ("HBK-713", 100)
+    assert (error.code, error.context["position"], error.context["kind"]) == ("HBK-713", 100, "rolled-back")
 
 
 def test_a_truncated_log_whose_head_was_signed_again_is_found_by_a_checkpoint_from_before(path: Path) -> None:
@@ -237,6 +277,7 @@ def test_history_rewritten_by_the_signer_is_found_by_a_checkpoint_from_before(pa
     verify(other)
     error = found(other, known=late)
     assert (error.code, error.context["position"]) == ("HBK-710", SIZE - 1)
+    assert error.context["kind"] == "rewritten"
     longer = rebuilt(tmp_path / "longer", mixed(SIZE + 20))
     assert found(longer, known=late).context["position"] == SIZE - 1
 
@@ -335,6 +376,8 @@ def test_any_flipped_byte_of_any_column_is_found(
         flip(path, table, column, row=row, at=at, mask=mask)
         error = found(path)
         assert isinstance(error.context["position"], int)
+        assert error.context["kind"] in set(Kind)
+        assert quickly(path).context == error.context
 
     flipped()
 

@@ -12,6 +12,7 @@ import msgspec
 from hauberk.adapters.sqlite import SqliteStore, open_readonly
 from hauberk.agent.state import read_facts
 from hauberk.cli._authority import directory_option, fetch, settings
+from hauberk.cli._fsck import COMMANDS as CHECKING
 from hauberk.cli._keeping import COMMANDS as KEEPING
 from hauberk.cli._output import Exit, emit, json_option, note
 from hauberk.cli._verify import COMMANDS as AUDITING
@@ -26,7 +27,7 @@ def ledger() -> None:
     """Verify and read the audit ledger."""
 
 
-for _command in (*AUDITING, *KEEPING):
+for _command in (*AUDITING, *CHECKING, *KEEPING):
     ledger.add_command(_command)
 
 

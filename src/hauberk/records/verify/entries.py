@@ -206,7 +206,7 @@ class Walk:
                 return
         for row in page.rows:
             entry = Entry(*row)
-            if entry.position != self.size:
+            if entry.position != self.size or type(entry.position) is not int:
                 raise tampered(Kind.UNREADABLE, "an entry has no proper position", self.size)
             check_entry(entry, self.size, self.seen, self._elsewhere)
             hashed = leaf_hash(entry.leaf)
