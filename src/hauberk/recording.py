@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from hauberk.adapters.authentic import AuthenticRows
-from hauberk.adapters.engine import embedded, open_store
+from hauberk.adapters.engine import embedded, open_bus, open_store
 from hauberk.adapters.mark import FileMark
 from hauberk.adapters.state import StateDirectory
 from hauberk.core.clock import SYSTEM_CLOCK, Clock
@@ -77,6 +77,8 @@ class Recording:
             inner = open_store(config, state.database, now=clock.time)
             taken.callback(inner.close)
             self.store: Store = AuthenticRows(inner, state.keyring)
+            self.bus = open_bus(config)
+            taken.callback(self.bus.close)
             self.mark = open_mark(state, config)
             taken.callback(self.mark.close)
             self.keys = SubjectKeys(self.store, state.keyring, shared=not embedded(config))

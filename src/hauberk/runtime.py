@@ -377,7 +377,7 @@ class Runtime:
     def _opened(self, recording: Recording, release: Callable[[], None]) -> EventStore:
         store = EventStore(
             recording.ledger, recording.store, policy=self, pseudonyms=self.pseudonyms, target=self.workload,
-            clock=self._clock,
+            bus=recording.bus, clock=self._clock,
         )  # fmt: skip
         self._stores.append((store, release))
         return store

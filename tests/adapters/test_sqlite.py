@@ -119,3 +119,15 @@ def test_expired_rows_are_swept_away_and_nothing_else(tmp_path: Path) -> None:
     database = sqlite3.connect(tmp_path / "s.db")
     assert database.execute("SELECT key FROM row ORDER BY key").fetchall() == [(b"kept",), (b"later",), (b"new",)]
     database.close()
+
+
+@pytest.mark.parametrize("version", [0, 1, 3])
+def test_tables_of_another_release_are_refused_and_left_alone(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "store.db"
+    SqliteStore(path).close()
+    database = sqlite3.connect(path)
+    database.execute(f"PRAGMA user_version = {version}")
+    database.close()
+    with pytest.raises(RecordsError) as found:
+        SqliteStore(path)
+    assert found.value.code == "HBK-724"

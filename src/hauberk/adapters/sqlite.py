@@ -24,6 +24,7 @@ from hauberk.core.event import Entry
 from hauberk.core.ports import END, Append, Check, Delete, Head, Put, Row, Tile, Write
 from hauberk.errors import Conflict, RecordsError, Tampered
 
+SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS head (log TEXT PRIMARY KEY, size INTEGER, frontier BLOB, checkpoint BLOB, epoch INTEGER)
   WITHOUT ROWID;
@@ -44,7 +45,9 @@ INSERT OR IGNORE INTO revision VALUES (1, 0);
 BUSY_SECONDS = 30.0  # another process may hold the write lock this long before we give up
 _ENTRY = "position, id, stream, type, version, leaf, meta, public, sealed, statement"
 _ORDER = {False: "ASC", True: "DESC"}
-_ROWS_AT_ONCE = 1_024  # rows of one statement: each statement has to get the interpreter lock back; SQLite takes 32,766 values
+_ROWS_AT_ONCE = (
+    1_024  # rows of one statement: each statement has to get the interpreter lock back; SQLite takes 32,766 values
+)
 _SWEEP_SECONDS = 60.0  # between two sweeps of expired rows, and how long they stay at least
 _IDLE = 8  # reading connections kept open
 _CHUNK = 500  # bound variables per query; SQLite's own limit is far higher
@@ -117,8 +120,18 @@ class SqliteStore:
                 self._prepare()
 
     def _prepare(self) -> None:
+        """Make the tables, or refuse those of another release.
+
+        Raises:
+            RecordsError: HBK-724.
+        """
         try:
-            self._writer.executescript(SCHEMA)
+            version: int = self._writer.execute("PRAGMA user_version").fetchone()[0]
+            tables = self._writer.execute("SELECT 1 FROM sqlite_schema WHERE name = 'entry'").fetchone()
+            if version != (SCHEMA_VERSION if tables else 0):
+                self._writer.close()
+                raise RecordsError("HBK-724", "the tables are of another release", found=version, wanted=SCHEMA_VERSION)
+            self._writer.executescript(f"BEGIN;{SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
         except sqlite3.Error:
             self._writer.close()
             raise
