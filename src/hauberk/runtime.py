@@ -428,6 +428,8 @@ class Runtime:
         for store, close in self._stores:
             store.close()
             close()
+        if "audit" in self.__dict__:  # it was used
+            self.audit.close()
         self.recorder.close()
         for release in self._on_close:
             release()

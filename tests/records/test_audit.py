@@ -14,6 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hauberk.adapters.sqlite import open_readonly
+from hauberk.core.config import load
 from hauberk.core.event import Event, Receipt
 from hauberk.core.ports import Draft, made
 from hauberk.core.principal import Kind, Principal
@@ -25,6 +27,7 @@ from hauberk.records.details import kept_details
 from hauberk.records.turn import MAX_EVENTS
 from hauberk.records.verify import verify_store
 from hauberk.records.witnessed import Uncosigned
+from hauberk.runtime import Runtime
 from tests.records.made import PATIENCE, Book, Shelf
 
 USER = "alice@example.org"
@@ -551,3 +554,23 @@ def test_a_salted_hash_of_an_address_is_undone_by_trying(book: Book, audit: Audi
     [entry] = entries(book)
     assert guess(entry.address, everybody) == []
     assert Pseudonyms(KEY).of("address", ADDRESS) == entry.address  # who has the key finds it
+
+
+def test_five_lines_are_enough(tmp_path: Path) -> None:
+    runtime = Runtime.embedded(tmp_path / "state", policies=(), config=load(environ={}))
+    with runtime.audit.action(user=USER, resource="/orders/17", action="cancel") as entry:
+        entry.details["lines"] = 3
+    runtime.close()
+    assert entry.receipt is not None
+
+
+def test_what_a_loop_has_not_come_to_is_written_when_the_runtime_closes(tmp_path: Path) -> None:
+    async def scene() -> None:
+        runtime = Runtime.embedded(tmp_path / "state", policies=(), config=load(environ={}))
+        runtime.audit.access(USER, "/orders/17", "read", level="receipt")
+        runtime.close()
+
+    asyncio.run(scene())
+    store = open_readonly(tmp_path / "state" / "private" / "hauberk.db")
+    assert [entry.type for entry in store.entries("example.org/ledger")][-1] == "audit.access"
+    store.close()

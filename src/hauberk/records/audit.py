@@ -281,10 +281,14 @@ class AuditLog:
             RecordsError: it could not be recorded.
             TimeoutError: it is not durable yet.
         """
-        for loop, turn in list(self._turns.items()):
-            self._end(loop, turn)
+        self.close()
         if self._append is not None:
             self._append(()).result(timeout)
+
+    def close(self) -> None:
+        """Hand over what an event loop has not come to yet; before the recorder is closed, which writes it."""
+        for loop, turn in list(self._turns.items()):
+            self._end(loop, turn)
 
 
 @lru_cache(1_024)
