@@ -198,5 +198,5 @@ def shorter(anchor: Anchor, size: int, declared: int | None = None) -> Tampered:
     why = _SHORTER[anchor.source]
     if declared is not None:
         why = f"entries that the {anchor.source} covers were lost before a recovery, as entry {declared} declares"
-        return tampered(Kind.ROLLED_BACK, why, size, anchor=anchor.source, known=anchor.size, declared=declared)
+        return tampered(Kind.ROLLED_BACK, why, declared, anchor=anchor.source, known=anchor.size, declared=declared)
     return tampered(Kind.ROLLED_BACK, why, size, anchor=anchor.source, known=anchor.size)
