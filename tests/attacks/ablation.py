@@ -7,7 +7,7 @@ left out; it is tried again; until it works. So every attack of the catalogue is
 from dataclasses import dataclass
 from functools import cache
 
-from tests.attacks import catalogue, control_plane
+from tests.attacks import catalogue, control_plane, event_store
 from tests.attacks.arena import Stop
 from tests.attacks.catalogue import Attack
 
@@ -36,7 +36,8 @@ class Row:
 @cache
 def attacks() -> dict[str, Attack]:
     """Return all attacks by name."""
-    return {attack.name: attack for attack in (*catalogue.catalogue(), *control_plane.catalogue())}
+    every = (*catalogue.catalogue(), *control_plane.catalogue(), *event_store.catalogue())
+    return {attack.name: attack for attack in every}
 
 
 @cache

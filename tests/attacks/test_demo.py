@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from examples.payments.demo import __main__ as demo
-from examples.payments.demo.attack import Result, answered
+from examples.payments.demo.attack import Attack, Found, Outcome, Result, answered, carry_out
+from examples.payments.demo.books import Books
 from examples.payments.demo.proof import check, row_at
 from hauberk.adapters.memory import MemoryStore
 from hauberk.adapters.sqlite import SqliteStore
@@ -17,9 +18,11 @@ from hauberk.crypto.signing import SigningKey
 from hauberk.errors import RecordsError
 from hauberk.records.ledger import Ledger, Proof
 from hauberk.records.view import entry_view
+from hauberk.runtime import Runtime
 from tests.attacks.arena import DOMAIN, EVIL, ORDERS
 from tests.attacks.control_plane import event
 
+ONLY = ("--only", "wrong service", "--only", "whose it is")
 WEAK = """
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -92,6 +95,42 @@ def test_a_result_is_good_only_when_stopped_and_proven_or_skipped_for_a_reason()
     assert "NO PROOF" in demo.line(Result("a", stopped=True, saw="403"))
 
 
+class Quiet:
+    """A stage on which nothing is recorded."""
+
+    def ledger_size(self) -> int:
+        return 0
+
+
+def test_evidence_from_another_log_counts_when_it_is_proven_there() -> None:
+    for proven in (True, False):
+        outcome = Outcome(stopped=True, saw="", code="HBK-722", found=Found("example.org/events", "records", 7, proven))
+        result = carry_out(Attack("a", lambda _, outcome=outcome: outcome), Quiet())  # type: ignore[arg-type,misc]  # asked for its size alone
+        assert result.good == proven
+        assert (result.log, result.position, result.code) == ("example.org/events", 7, "HBK-722")
+
+
+def test_what_the_demo_takes_for_proven_is_the_very_entry_in_the_very_log(tmp_path: Path) -> None:
+    (tmp_path / "witnesses").write_text("quorum none\n", "utf-8")
+    stores = [Books(tmp_path / name, tmp_path / "witnesses", {}) for name in ("one", "another")]
+    for books in stores:
+        runtime = Runtime.embedded(books.directory, policies=())
+        for number in range(3):
+            runtime.audit.access("ann", f"/orders/{number}", "read", level="receipt").result(10)
+        runtime.close()
+    one, another = stores
+    first, second = one.row(0), one.row(1)
+    assert first is not None
+    assert one.proves(0)
+    assert one.holds(one.receipt(0), first)
+    for wrong in (second, another.row(0), None, msgspec.structs.replace(first, public=first.public + b" ")):
+        assert not one.holds(one.receipt(0), wrong)
+    assert not another.holds(one.receipt(0), first)
+    assert one.rows()[0] == first
+    assert one.files_with(b"/orders/1")
+    assert not one.files_with(b"/orders/9")
+
+
 def test_with_a_weakened_policy_the_demo_reports_the_attack_that_got_through_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,15 +138,17 @@ def test_with_a_weakened_policy_the_demo_reports_the_attack_that_got_through_and
     weak.write_text(WEAK, "utf-8")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "hauberk.toml").write_text('trust_domain = "elsewhere.org"\n', "utf-8")  # not the demo's
-    monkeypatch.setattr(sys, "argv", ["demo", "--json", "--only", "wrong service", "--policies", "weak.yaml"])
+    monkeypatch.setattr(sys, "argv", ["demo", "--json", *ONLY, "--policies", "weak.yaml"])
     assert demo.main() == 1
     told = capsys.readouterr()
     report = json.loads(told.out)
     assert [(it["attack"], it["outcome"], it["proof"]) for it in report["attacks"]] == [
-        ("wrong service", "not stopped", "missing")
+        ("wrong service", "not stopped", "missing"),
+        ("events: whose it is, without decrypt", "not stopped", "missing"),
     ]
     assert (report["good"], report["left"], report["ledger"]["verified"]) == (False, [], True)
     assert report["orders"]["sent"] >= demo.ORDERS
     assert report["orders"]["failed"] == 0
+    assert (report["events"]["verified"], report["events"]["forgotten"]) == (True, True)
     assert "NOT STOPPED  wrong service" in told.err
-    assert "0 of 1 attacks stopped" in told.err
+    assert "0 of 2 attacks stopped" in told.err
