@@ -310,5 +310,5 @@ def catalogue() -> list[Attack]:
         Attack("events: an old database put back", old_database),
         Attack("events: its old mark put back as well", old_mark),
         Attack("events: rewritten with the log's key", rewritten),
-        Attack("events: a payment made up by operator", forged),
+        Attack("events: made up by the operator", forged),
     ]
