@@ -297,29 +297,32 @@ class Ledger:
         """
         unknown: OutcomeUnknown | None = None
         look = False
-        for attempt in itertools.count(1):
-            known = self._look_up(jobs) if look else {}
-            step = self._end.next(jobs, known)
-            if len(jobs) == 1 and step.stale:
-                if look:
-                    raise self._conflict(jobs[0])
-                look = True
+        try:
+            for attempt in itertools.count(1):
+                known = self._look_up(jobs) if look else {}
+                step = self._end.next(jobs, known)
+                if len(jobs) == 1 and step.stale:
+                    if look:
+                        raise self._conflict(jobs[0])
+                    look = True
+                    self._end.reload()
+                    continue
+                try:
+                    self._store.commit(step.write)
+                except OutcomeUnknown as error:
+                    unknown = error
+                    look = True
+                except Conflict as error:
+                    look = look or error.context.get("what") == "entry"
+                    self._lost(error, jobs, attempt)
+                else:
+                    self._done(jobs, step, known)
+                    return step.stale
                 self._end.reload()
-                continue
-            try:
-                self._store.commit(step.write)
-            except OutcomeUnknown as error:
-                unknown = error
-                look = True
-            except Conflict as error:
-                look = look or error.context.get("what") == "entry"
-                self._lost(error, jobs, attempt)
-            except RecordsError as error:
-                raise unknown or error from error
-            else:
-                self._done(jobs, step, known)
-                return step.stale
-            self._end.reload()
+        except RecordsError as error:
+            if unknown is not None and not isinstance(error, Conflict | IdTaken):  # nobody could look what came of it
+                raise unknown from error
+            raise
         raise AssertionError  # the loop has no other end
 
     def _lost(self, error: Conflict, jobs: list[Job], attempt: int) -> None:

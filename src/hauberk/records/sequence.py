@@ -93,6 +93,7 @@ class Sequence:
         self._producer = producer
         self._clock = clock
         self._introduced: set[bytes] = set()
+        self._current = False  # whether what is in memory is what the store has
         self._learnt = False  # whether the producers in the log are known
         self.reload()
 
@@ -102,12 +103,14 @@ class Sequence:
         Raises:
             Tampered: HBK-710.
         """
+        self._current = False
         self._versions: dict[str, int] = {}
         if self._keys is not None:
             self._keys.forget_all()
         self.head = self._store.head(self.log)
         self.frontier = self.checked(self.head)
         self._tiles = load_writer(self._store, self.log, self.head.size)
+        self._current = True
 
     def checked(self, head: Head) -> Frontier:
         """Return the frontier of a head whose checkpoint fits it.
@@ -138,6 +141,8 @@ class Sequence:
         Raises:
             RecordsError: HBK-716 private values, and no keys to seal them with.
         """
+        if not self._current:  # what came of the step before is not known yet, because nobody could look
+            self.reload()
         if len(self._versions) > CACHED_STREAMS:
             self._versions.clear()
         draft = _Draft(self, known)
@@ -148,6 +153,7 @@ class Sequence:
             rows.extend(sealing.rows)
         append = None
         if draft.entries:
+            self._current = False  # until the step is taken, or the store was read again
             self._tiles.extend(draft.hashes, draft.frontier)
             head = self._sign(draft.frontier, self.head.epoch if epoch is None else epoch)
             append = Append(self.log, self.head.size, draft.finished(), head, self._tiles.take())
@@ -157,6 +163,7 @@ class Sequence:
         """A step is durable."""
         if step.write.append is not None:
             self.head, self.frontier = step.write.append.head, step.frontier
+            self._current = True
         if step.sealing is not None:
             step.sealing.done()
         self._introduced |= step.introduced
