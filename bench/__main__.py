@@ -14,7 +14,7 @@ from bench.harness import Row
 PARTS = {
     "imports": ("imports",),
     "policy": ("policy",),
-    "ledger": ("ledger", "eventstores"),
+    "ledger": ("ledger", "eventstores", "audit"),
     "tamper": ("tamper_peers",),
     "requests": ("requests",),
     "feed": ("feed",),
