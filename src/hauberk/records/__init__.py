@@ -7,7 +7,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from hauberk.core.ports import ANY
     from hauberk.records.appending import NO_STREAM, Appended, Batch
+    from hauberk.records.audit import AuditLog, Level, Outcome
+    from hauberk.records.audit_query import AuditReader, Wanted
     from hauberk.records.cloudevents import Imported, encode_cloudevents, from_cloudevent, to_cloudevent
+    from hauberk.records.epochs import PseudonymEpochs
     from hauberk.records.erasure import Certificate
     from hauberk.records.hidden import About, Erased, Pii, Redacted, Subject
     from hauberk.records.keys import SubjectKeys
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from hauberk.records.subscription import Subscription
     from hauberk.records.typed import Event, Untyped
     from hauberk.records.upcasting import Fields, Sealed, upcast
+    from hauberk.records.witnessed import Uncosigned
 
 _HOME = {
     "ANY": "hauberk.core.ports",
@@ -29,6 +33,8 @@ _HOME = {
     "Actor": "hauberk.records.permission",
     "Appended": "hauberk.records.appending",
     "Archive": "hauberk.records.retention",
+    "AuditLog": "hauberk.records.audit",
+    "AuditReader": "hauberk.records.audit_query",
     "Batch": "hauberk.records.appending",
     "Certificate": "hauberk.records.erasure",
     "Context": "hauberk.records.permission",
@@ -38,12 +44,15 @@ _HOME = {
     "Fields": "hauberk.records.upcasting",
     "Imported": "hauberk.records.cloudevents",
     "Ledger": "hauberk.records.ledger",
+    "Level": "hauberk.records.audit",
     "NO_STREAM": "hauberk.records.appending",
+    "Outcome": "hauberk.records.audit",
     "Pending": "hauberk.records.pending",
     "Pii": "hauberk.records.hidden",
     "Projection": "hauberk.records.projection",
     "Proof": "hauberk.records.ledger",
     "Pruned": "hauberk.records.retention",
+    "PseudonymEpochs": "hauberk.records.epochs",
     "Reading": "hauberk.records.reading",
     "Recorded": "hauberk.records.reading",
     "Redacted": "hauberk.records.hidden",
@@ -53,7 +62,9 @@ _HOME = {
     "Subject": "hauberk.records.hidden",
     "SubjectKeys": "hauberk.records.keys",
     "Subscription": "hauberk.records.subscription",
+    "Uncosigned": "hauberk.records.witnessed",
     "Untyped": "hauberk.records.typed",
+    "Wanted": "hauberk.records.audit_query",
     "encode_cloudevents": "hauberk.records.cloudevents",
     "from_cloudevent": "hauberk.records.cloudevents",
     "to_cloudevent": "hauberk.records.cloudevents",
@@ -66,6 +77,8 @@ __all__ = [
     "Actor",
     "Appended",
     "Archive",
+    "AuditLog",
+    "AuditReader",
     "Batch",
     "Certificate",
     "Context",
@@ -75,11 +88,14 @@ __all__ = [
     "Fields",
     "Imported",
     "Ledger",
+    "Level",
+    "Outcome",
     "Pending",
     "Pii",
     "Projection",
     "Proof",
     "Pruned",
+    "PseudonymEpochs",
     "Reading",
     "Recorded",
     "Redacted",
@@ -89,7 +105,9 @@ __all__ = [
     "Subject",
     "SubjectKeys",
     "Subscription",
+    "Uncosigned",
     "Untyped",
+    "Wanted",
     "encode_cloudevents",
     "from_cloudevent",
     "to_cloudevent",
