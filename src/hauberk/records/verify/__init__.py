@@ -279,6 +279,7 @@ class _Audit:
         walk, signed = self._walk, self._checkpoint()
         if signed.root != walk.edge.root():
             raise tampered(Kind.REWRITTEN, "the entries do not lead to the signed root", walk.size - 1)
+        walk.settle()
         if self._declared.epoch != self._head.epoch:
             raise tampered(Kind.EPOCH, "no entry declares the epoch that the log is in", walk.size - 1)
         if self._head.frontier != walk.edge.frontier().encode():
@@ -293,7 +294,7 @@ class _Audit:
         if not again:
             return
         new = self._store.entries(self._named.log, after=self.start - 1, limit=self._head.size)
-        at = next((entry.position for entry in new if entry.id in again), self.start)
+        at = min((entry.position for entry in new if entry.id in again), default=self.start)
         raise tampered(Kind.REPLAYED, "an event was replayed", at)
 
     def _report(self) -> VerifyReport:

@@ -14,7 +14,7 @@ import msgspec
 from hauberk.core.event import Entry
 from hauberk.core.ports import Store
 from hauberk.crypto.merkle import HASH_BYTES, leaf_hash
-from hauberk.errors import RecordsError
+from hauberk.errors import RecordsError, Tampered
 from hauberk.records.tile_paths import WIDTH
 from hauberk.records.verify.anchors import Anchor, differing, shorter
 from hauberk.records.verify.declared import STREAMS, Declared
@@ -100,6 +100,7 @@ class Walk:
         self.seen: set[bytes] = set()  # ids
         self._tile = b""  # the stored tile of the leaves that come next
         self._minimum = minimum
+        self._fault: Tampered | None = None  # the first tile above the leaves that is wrong
 
     @property
     def size(self) -> int:
@@ -274,12 +275,16 @@ class Walk:
     def _compare(self, level: int, index: int, data: bytes) -> None:
         """Compare a tile above the leaves with the stored one, which may hold more while the log grows."""
         first = index * WIDTH << 8 * level
-        stored = self._stored(level, index, first)
+        try:
+            stored = self._stored(level, index, first)
+        except Tampered as missing:
+            self._fault = self._fault or missing
+            return
         if not stored.startswith(data):
             parts = range(0, len(data), HASH_BYTES)
             at = next(at for at in parts if stored[at : at + HASH_BYTES] != data[at : at + HASH_BYTES])
             position = first + (at // HASH_BYTES << 8 * level)
-            raise tampered(Kind.TILE, "a tile differs from the leaves below it", position)
+            self._fault = self._fault or tampered(Kind.TILE, "a tile differs from the leaves below it", position)
 
     def _meet(self) -> None:
         """Compare the root with the anchors of this size."""
@@ -301,10 +306,19 @@ class Walk:
             left = self.declared.left(anchor.epoch, anchor.size)
             raise shorter(anchor, self.size, left.position if left else None)
         self.statements.end()
-        for tile in self.edge.unfinished():
-            if tile.level:
-                self._compare(tile.level, tile.index, tile.data)
         if self._last_pruned >= self.declared.minimum:
             raise tampered(Kind.DELETED, "an entry is missing", self._last_pruned)
         if self._loose:
             raise tampered(Kind.DELETED, "the last entry of a stream is missing", self._last_pruned)
+
+    def settle(self) -> None:
+        """Compare the tiles above the leaves, once the root is known to be right; until then either may be wrong.
+
+        Raises:
+            Tampered: HBK-710.
+        """
+        for tile in self.edge.unfinished():
+            if tile.level:
+                self._compare(tile.level, tile.index, tile.data)
+        if self._fault is not None:
+            raise self._fault

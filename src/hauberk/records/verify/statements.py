@@ -4,6 +4,7 @@ Reading certificates takes a module of `cryptography` that loads others, so all 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING
@@ -210,8 +211,8 @@ class Statements:
         if fingerprint in self._signers or position is None or self._introduction is None:
             return
         public = self._introduction(position)
-        if public is not None:
-            found, signer = _statement().read_signer(public)
+        with suppress(RecordsError):  # then nobody knows the signer, and that is told
+            found, signer = _statement().read_signer(public or b"")
             self._signers[found] = signer
 
     def end(self) -> None:
