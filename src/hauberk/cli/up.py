@@ -44,7 +44,7 @@ def up(  # noqa: PLR0917  # click passes one argument per option
         config = msgspec.structs.replace(config, trust_domain=known)
 
     def ready(facts: Mapping[str, object]) -> None:
-        text = "\n".join(f"{name.replace('_', ' '):<16} {value}" for name, value in facts.items())
+        text = "\n".join(f"{name.replace('_', ' '):<16} {value}" for name, value in facts.items() if value)
         emit(facts, as_json=as_json, text=text)
         note("ready; Ctrl-C stops")
 
