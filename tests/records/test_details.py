@@ -33,11 +33,11 @@ SECRET_NAMES = (
     "token", "accessToken", "csrf_token", "authorization", "Proxy-Authorization", "api_key", "apiKey", "X-API-Key",
     "x api key", "cookie", "set-cookie", "Set_Cookie", "cookies", "private_key", "privateKey", "credit card",
     "CreditCardNumber", "card_number", "cvv", "cvc", "pan", "PIN", "otp", "ssn", "credentials", "sessionId", "session",
-    "auth", "jwt", "bearer", WIDE, "pass\u00adword" + "s", "access_key", "signing-key", "key",
+    "auth", "jwt", "bearer", WIDE, "pass\u00adword" + "s", "access_key", "signing-key",
 )  # fmt: skip
 OTHER_NAMES = (
-    "user", "resource", "reason", "author", "authority", "keyboard", "panel", "spinning", "company", "monkey", "passed",
-    "compass", "fields", "count", "path", "description", "expanded", "shipping",
+    "user", "resource", "reason", "author", "authority", "key", "keyboard", "panel", "spinning", "company", "monkey",
+    "passed", "compass", "fields", "count", "path", "description", "expanded", "shipping",
 )  # fmt: skip
 
 leaves = st.one_of(
@@ -176,6 +176,16 @@ def test_a_mapping_that_fails_half_way_keeps_what_was_read() -> None:
     assert kept.cut == 2
 
 
+def test_what_is_no_mapping_at_all_loses_nothing_else() -> None:
+    class Undecided(dict[str, object]):
+        def __bool__(self) -> bool:
+            raise ValueError(PASSWORD)
+
+    assert kept_details("text").data == {"[unreadable]": "AttributeError"}  # type: ignore[arg-type]  # on purpose
+    assert kept_details(Undecided(a=1)).data == {"a": 1}
+    assert kept_details({"value": 3, "Value": [1], "name": None}).data == {"value": 3, "Value": [1], "name": None}
+
+
 def test_no_key_takes_the_place_of_another() -> None:
     long = "k" * 200
     kept = kept_details({long + "1": 1, long + "2": 2, 3: 3, "3": 4})  # type: ignore[dict-item]  # keys of any type
@@ -194,6 +204,8 @@ def test_a_value_under_the_name_of_a_secret_is_replaced_wherever_it_stands(name:
         {"headers": [[name.encode(), PASSWORD.encode()]]},
         {name.encode(): PASSWORD},
         {name: [PASSWORD]},
+        {"fields": [{"name": name, "value": PASSWORD}, {"value": "x", "name": "other"}]},
+        {"tags": {"Value": PASSWORD, "Key": name}},
     ):
         kept = kept_details(one)  # type: ignore[arg-type]  # keys of any type
         assert PASSWORD not in str(kept.data)
@@ -220,6 +232,7 @@ def test_what_tells_nothing_about_a_secret_stays() -> None:
         ("-----BEGIN PRIVATE KEY-----\nMHcCAQEE", SECRET),
         ("Authorization: Bearer abcdef0123456789", f"Authorization: {SECRET}"),
         ("sent Bearer abcdef0123456789", f"sent Bearer {SECRET}"),
+        ("sent bearer abcdefghijklmnopqrstuvwxyz", f"sent bearer {SECRET}"),
         ("Cookie: id=1; theme=dark\nAccept: */*", f"Cookie: {SECRET}\nAccept: */*"),
         (f"password={PASSWORD}", f"password={SECRET}"),
         (f"/login?user=x&password={PASSWORD}&next=/", None),

@@ -34,10 +34,11 @@ _NUMBER = 24  # bytes of a number in JSON, about
 _PLAIN = 1 << 53  # what every JSON reader takes
 _INTEGERS = range(-(1 << 63), 1 << 64)  # what ours takes
 _TOLD = frozenset({UUID, Decimal, IPv4Address, IPv6Address, type(Path()), PurePosixPath, PureWindowsPath})
+_LABELS = ("name", "key", "Name", "Key")
+_LABELLED = frozenset({"value", "Value"})
 _SEQUENCES = (list, tuple, AbstractSet, deque)
 _LISTS = (list, tuple)
 _NAMED = (str, bytes)
-_TIMES = (datetime, date, time)
 _BYTES = (bytes, bytearray, memoryview)
 _encode = msgspec.json.Encoder().encode
 
@@ -88,7 +89,7 @@ def kept_details(details: Mapping[str, object] | None, bounds: Bounds = BOUNDS) 
         details: any mapping; it is not changed.
         bounds: how much.
     """
-    if not details:
+    if details is None:
         return NO_DETAILS
     kept = _Kept(bounds)
     data = kept.mapping(cast("Mapping[object, object]", details), 0)
@@ -200,7 +201,9 @@ class _Kept:
                     kept[key] = self.value(value, depth)
                 else:
                     name = _name(key)
-                    kept[self._key(name, kept)] = self._under(name, value, depth)
+                    kept[self._key(name, kept)] = self._under(
+                        _label(found) if name in _LABELLED else name, value, depth
+                    )
         except _UNREADABLE as error:
             kept[self._key("[unreadable]", kept)] = type(error).__name__
             self.cut += 1
@@ -250,7 +253,12 @@ class _Kept:
 def _plain(name: str) -> bool:
     """Tell whether a key can stay as it is, and what stands under it is no secret."""
     short = len(name) <= _MAX_NAME and name.isascii() and name.isprintable()
-    return short and innocent(name) and not secret_name(name)
+    return short and name not in _LABELLED and innocent(name) and not secret_name(name)
+
+
+def _label(found: Mapping[object, object]) -> str:
+    """Return what names the value of `{"name": .., "value": ..}`, as headers and parameters are often written."""
+    return next((label for name in _LABELS if isinstance(label := found.get(name), str)), "")
 
 
 def _tells_nothing(name: str, value: object) -> bool:
@@ -264,8 +272,12 @@ def _told(value: object) -> str | None:
     """Return what some well-known types look like as text."""
     if isinstance(value, str):
         return str.__str__(value)
-    if isinstance(value, _TIMES):
-        return value.isoformat()
+    if isinstance(value, datetime):
+        return datetime.isoformat(value)  # not what a subclass makes of it
+    if isinstance(value, date):
+        return date.isoformat(value)
+    if isinstance(value, time):
+        return time.isoformat(value)
     return str(value) if type(value) in _TOLD else None
 
 

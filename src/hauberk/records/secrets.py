@@ -15,7 +15,7 @@ from functools import lru_cache
 SECRET = "[secret]"  # noqa: S105  # what stands in place of one
 SHORTEST = 8  # characters; below that no text is recognised as holding a secret
 
-_WHOLE = frozenset({"auth", "key", "session", "sid"})  # a secret as a name, not as a part of one
+_WHOLE = frozenset({"auth", "session", "sid"})  # a secret as a name, not as a part of one
 # As a word of a name, not within a word.
 _WORDS = frozenset({"bearer", "cookies", "cvc", "cvv", "jwt", "otp", "pan", "passcode", "pin", "ssn", "totp"})
 _PARTS = (
@@ -40,7 +40,7 @@ _ISSUED = re.compile(
     r"|sk_(?:live|test)_[A-Za-z0-9]{16,})"
 )
 _HEADER = re.compile(r"(?i)((?:set-)?cookie2?|(?:proxy-)?authorization)(\s{0,5}:[ \t]{0,5})[^\r\n]+")
-_SCHEME = re.compile(r"(?i)\b(bearer|basic|negotiate|digest)(\s{1,5})(?=\S*[\d=._+/-])[\w.~+/=-]{8,}")
+_SCHEME = re.compile(r"(?i)\b(bearer|basic|negotiate|digest)(\s{1,5})(?=\S*[\d=._+/-]|\S{20})[\w.~+/=-]{8,}")
 _USERINFO = re.compile(r"(://[^\s/:@]{0,200}:)[^\s/@]{1,500}@")
 _ASSIGNED = re.compile(
     r"(?i)((?:passw(?:or)?d|passphrase|pwd|secret|token(?!s)|(?:api|access|private|signing)[_-]?key|cookie|credentials?"
