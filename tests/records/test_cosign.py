@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import pytest
 from hypothesis import given
@@ -292,7 +292,7 @@ def test_a_wait_fails_in_time_and_somebody_is_told_once(stage: Make) -> None:
     ledger = here.ledger(cosigning=cosigning)
     found = [error(cosigning.wait(here.write(ledger), SOON)) for _ in range(3)]
     assert [type(one) for one in found] == [NotCosigned] * 3
-    assert "w1: no answer: connection refused" in found[-1].detail
+    assert "group all-of-them needs 2 of 3" in found[-1].detail
     assert len(here.reports) == 1
     status = cosigning.status()
     assert (status.missed, status.outages, status.cosigned, status.head) == (3, 1, 0, 9)
@@ -407,6 +407,15 @@ def test_lines_of_other_keys_in_a_reply_are_dropped(stage: Make) -> None:
     assert signed_by(parse_note(note), here.parties[0].verifier) is not None
 
 
+def failure(here: Stage) -> str:
+    """Write something, ask the one witness once, and return why that gave nothing."""
+    here.write(here.ledger())
+    (one,) = endpoints(here.policy.witnesses, here.wire, here.store, ORIGIN, here.key.public)
+    outcome = one.cosign(Target.of(here.store.head(ORIGIN), here.key.public))
+    assert isinstance(outcome, Failed)
+    return outcome.why
+
+
 def flipped(said: bytes) -> bytes:
     return said[:-9] + b"AAAAAAA=\n"
 
@@ -432,6 +441,16 @@ def test_a_reply_that_is_no_cosignature_counts_for_nothing(stage: Make, lie: Cal
     assert cosigning.cosigned is None
 
 
+def test_a_reply_of_strangers_alone_is_a_failure_and_the_witness_is_asked_again(stage: Make) -> None:
+    here = stage()
+    reply(here, LIES["only a stranger"])
+    assert "no cosignature by a key of the policy" in failure(here)
+    cosigning = here.cosigning()
+    assert error(cosigning.wait(here.store.head(ORIGIN).size, SOON)).code == "HBK-720"
+    here.wire.instead.clear()
+    assert cosigning.wait(here.store.head(ORIGIN).size).result(PATIENCE)
+
+
 def test_a_cosignature_without_a_time_counts_for_nothing(stage: Make) -> None:
     here = stage()
 
@@ -440,9 +459,7 @@ def test_a_cosignature_without_a_time_counts_for_nothing(stage: Make) -> None:
         return cosigners("w1.example/w", seed=101)[0].cosign(text, 0).encode()
 
     reply(here, timeless)
-    cosigning = here.cosigning()
-    found = error(cosigning.wait(here.write(here.ledger(cosigning=cosigning)), SOON))
-    assert "the time of its cosignature" in found.detail
+    assert "the time of its cosignature" in failure(here)
 
 
 def test_an_old_cosignature_that_somebody_repeats_confirms_nothing(stage: Make) -> None:
@@ -591,9 +608,7 @@ def test_witnesses_that_do_not_answer_confirm_nothing(stage: Make) -> None:
 def test_a_witness_that_names_the_size_it_was_asked_from_contradicts_itself(stage: Make) -> None:
     here = stage()
     here.wire.instead["w1"] = lambda _rest, _body: (409, b"0\n")
-    cosigning = here.cosigning()
-    found = error(cosigning.wait(here.write(here.ledger(cosigning=cosigning)), SOON))
-    assert "contradicts itself" in found.detail
+    assert "contradicts itself" in failure(here)
 
 
 @pytest.mark.parametrize("answer", [b"", b"9\n", b"other roots\n"])
@@ -633,6 +648,22 @@ def test_as_many_as_make_the_quorum_impossible_are_believed_without_proof(stage:
     assert len(here.refused) == 1
 
 
+def test_one_witness_with_proof_stops_the_log_whatever_the_others_sign(stage: Make) -> None:
+    here = stage(*three(), group="2")
+    backup = rolled_back(here)
+    here.parties[0].add_checkpoint(Request(0, (), here.store.head(ORIGIN).checkpoint.decode()).encode())
+    told = threading.Event()
+    for number in (2, 3):  # they have lost their memory, or are in it together
+        fresh = Party(number)
+        fresh.add_log(encode_key(ORIGIN, here.key.public))
+        here.wire.parties[fresh.url] = fresh
+    cosigning = here.cosigning(backup)
+    cosigning.on_refusal(lambda _why: told.set())
+    assert told.wait(PATIENCE)
+    assert cosigning.refusal is not None
+    assert cosigning.refusal.context["proof"]
+
+
 @pytest.mark.parametrize("shown", ["stranger", "other log", "own past", "nonsense"])
 def test_what_this_log_has_not_signed_or_does_hold_proves_nothing(stage: Make, shown: str) -> None:
     here = stage(*three(), group="2")
@@ -666,6 +697,29 @@ def test_another_process_that_is_ahead_is_no_rollback(stage: Make) -> None:
     assert here.refused == []
 
 
+def test_what_another_process_had_cosigned_serves_those_who_wait_here(stage: Make) -> None:
+    here = stage()
+    ledger = here.ledger()
+    here.write(ledger)
+    entered, release = threading.Event(), threading.Event()
+
+    def ahead(_rest: str, body: bytes | None) -> tuple[int, bytes]:
+        entered.set()
+        assert release.wait(PATIENCE)
+        return (404, b"") if body is None else (409, b"6\n")
+
+    here.wire.instead["w1"] = ahead
+    cosigning = here.cosigning()
+    assert entered.wait(PATIENCE)
+    size = here.write(ledger)
+    head = ledger.checkpoint()
+    line = here.parties[0].add_checkpoint(Request(0, (), head).encode()).body.decode()
+    keep_cosigned(here.store, ORIGIN, Cosigned(parse_checkpoint(parse_note(head).text), head + line))
+    waiting = cosigning.wait(size)
+    release.set()
+    assert waiting.result(PATIENCE) == head + line
+
+
 def test_replicas_on_one_store_each_get_what_they_wait_for(stage: Make) -> None:
     here = stage(*three(), group="2", interval=0.0)
     sides = [here.cosigning() for _ in range(3)]
@@ -684,38 +738,86 @@ def test_replicas_on_one_store_each_get_what_they_wait_for(stage: Make) -> None:
     assert here.refused == []
 
 
+class Moved(MemoryStore):
+    """A log that went on in a new epoch with less than it had; its witnesses know both origins."""
+
+    def __init__(self, here: Stage) -> None:
+        super().__init__()
+        self.old, self.new = here.store, MemoryStore()
+        self.origin = f"{ORIGIN}/epoch-1"
+        self.moved = False
+        here.parties[0].add_log(encode_key(self.origin, here.key.public))
+        with closing(Ledger(self.new, here.key, self.origin)) as ledger:
+            here.write(ledger, 2)
+
+    def head(self, log: str) -> Head:
+        if not self.moved:
+            return self.old.head(log)
+        head = self.new.head(self.origin)
+        return Head(head.size, head.frontier, head.checkpoint, 1)
+
+    def tile(self, log: str, level: int, index: int) -> bytes:
+        return self.new.tile(self.origin, level, index) if self.moved else self.old.tile(log, level, index)
+
+
 def test_after_a_new_epoch_what_was_cosigned_before_covers_nothing(stage: Make) -> None:
     here = stage()
-    cosigning = here.cosigning()
-    ledger = here.ledger(cosigning=cosigning)
+    ledger = here.ledger()
     size = here.write(ledger)
-    cosigning.wait(size).result(PATIENCE)
     ledger.close()
-    origin = f"{ORIGIN}/epoch-1"
-    here.parties[0].add_log(encode_key(origin, here.key.public))
-    other = MemoryStore()
-    moved = Ledger(other, here.key, origin)
-    here.write(moved, 2)
-    moved.close()
-    head = other.head(origin)
-    assert load_cosigned(here.store, ORIGIN, here.key.public, here.policy) is not None
+    store = Moved(here)
+    cosigning = here.cosigning(store)
+    before = cosigning.wait(size).result(PATIENCE)
+    assert load_cosigned(store, ORIGIN, here.key.public, here.policy) is not None
+    store.moved = True
+    assert load_cosigned(store, ORIGIN, here.key.public, here.policy) is None
+    cosigning.advance(store.head(ORIGIN))
+    after = cosigning.wait(size + 1)  # which nobody will ever sign: it wakes, and shows when the new epoch has begun
+    note = here.cosigning(store).wait(2).result(PATIENCE)
+    assert parse_checkpoint(parse_note(note).text).origin == store.origin
+    cosigning.confirm(PATIENCE)
+    while cosigning.status().cosigned == size:
+        assert not after.done()
+    assert cosigning.wait(2).result(PATIENCE) != before
 
-    class Moved(MemoryStore):
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_note_of_another_epoch_or_beyond_the_head_is_not_taken_for_this_logs(stage: Make, listed: bool) -> None:  # noqa: FBT001  # a parameter of pytest
+    here = stage()
+    ledger = here.ledger()
+    here.write(ledger, 1)
+    store = Moved(here)
+    short, long = ledger.checkpoint(), (here.write(ledger), ledger.checkpoint())[1]
+    store.moved = True
+    keys = [encode_key(origin, here.key.public) for origin in (ORIGIN, store.origin)]
+    logs = "".join(f"log {key}\n" for key in keys[:1]) if listed else ""
+    policy = LogPolicy.parse(logs.encode() + here.policy.encode())
+    for note in (short, long):
+        line = cosigners("w1.example/w", seed=101)[0].cosign(parse_note(note).text, 1_800_000_000)
+        store.commit(Write(rows=[Put("cosigned", ORIGIN.encode(), (note + line).encode())]))
+        assert load_cosigned(store, ORIGIN, here.key.public, policy) is None
+        store.moved = False
+        assert load_cosigned(store, ORIGIN, here.key.public, policy) is not None
+        store.moved = True
+
+
+def test_a_kept_note_beyond_the_head_is_of_a_database_that_is_gone(stage: Make) -> None:
+    here = stage()
+    ledger = here.ledger()
+    here.write(ledger)
+    earlier = here.store.head(ORIGIN)
+    size = here.write(ledger)
+    here.cosigning().wait(size).result(PATIENCE)
+
+    class Back(MemoryStore):
         def head(self, log: str) -> Head:
             del log
-            return Head(head.size, head.frontier, head.checkpoint, 1)
+            return earlier
 
-        def tile(self, log: str, level: int, index: int) -> bytes:
-            del log
-            return other.tile(origin, level, index)
-
-    store = Moved()
-    row = here.store.get("cosigned", ORIGIN.encode())
+    store, row = Back(), here.store.get("cosigned", ORIGIN.encode())
     assert row is not None
     store.commit(Write(rows=[Put("cosigned", ORIGIN.encode(), row.value)]))
     assert load_cosigned(store, ORIGIN, here.key.public, here.policy) is None
-    note = here.cosigning(store).wait(2).result(PATIENCE)
-    assert parse_checkpoint(parse_note(note).text).origin == origin
 
 
 # When who is asked

@@ -446,6 +446,13 @@ def test_a_new_key_of_the_witness_signs_what_the_old_one_signed_this_second(log:
     verified(answer, log, 5, new[0].public)
 
 
+def test_a_further_key_of_the_witness_signs_too_what_the_first_signed_this_second(log: Grower) -> None:
+    store, both = MemoryStore(), cosigners("witness.example/w", *BOTH)
+    witness(log.vkey, store=store, keys=both[:1]).add_checkpoint(log.request(0, 5))
+    answer = witness(store=store, keys=both).add_checkpoint(log.request(5, 5))
+    verified(answer, log, 5, *(key.public for key in both))
+
+
 # Evidence
 
 

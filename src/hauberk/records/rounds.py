@@ -112,9 +112,7 @@ class Rounds:
         return self._policy.missing([name for seat in left for name in seat.names])
 
     def ready(self, now: float, *, urgent: bool) -> bool:
-        """Tell whether a round on a newer head may begin."""
-        if any(self.seats[url].busy for url in self._asked) and not self.reached:
-            return False
+        """Tell whether a round on a newer head may begin: those at work on the present one cannot be counted on."""
         return (urgent or now >= self._began + self._interval) and self.possible(now)
 
     def begin(self, target: Target, now: float) -> None:
