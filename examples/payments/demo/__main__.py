@@ -21,7 +21,7 @@ from examples.payments.demo.attack import Result, carry_out
 from examples.payments.demo.catalogue import catalogue
 from examples.payments.demo.remembering import forget, remembered
 from examples.payments.demo.stage import MESH, Stage
-from examples.payments.demo.tampering import copy_of, tamper, wanted, whole
+from examples.payments.demo.tampering import begin_whole, copy_of, end_whole, tamper, wanted
 
 ORDERS = 20
 CUSTOMERS = 7  # who take turns
@@ -119,9 +119,10 @@ def play(only: Sequence[str] = (), policies: Path = MESH) -> dict[str, object]:
         gone = forget(stage)
         say(f"  {gone.text}: {'ok' if gone.good else 'FAILED'}")
         results = attacks(stage, only)
-        sound, size = whole(stage)
-        say(f"  the whole ledger, {size} entries, verified offline from its public key: {'ok' if sound else 'FAILED'}")
+        verifying = begin_whole(stage)
         kept, what = remembered(stage)
+        sound, size = end_whole(verifying)
+        say(f"  the whole ledger, {size} entries, verified offline from its public key: {'ok' if sound else 'FAILED'}")
         say(f"  the event store, {what}: {'ok' if kept else 'FAILED'}")
     left, seconds = stage.left(), round(time.monotonic() - began, 1)
     good = bool(results) and sound and kept and gone.good and not failed and not left

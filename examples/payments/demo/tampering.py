@@ -131,9 +131,13 @@ def tamper(stage: Stage, only: Sequence[str] = ()) -> list[Result]:
     return [_judged(name, process, stage, path) for name, path, process in started]
 
 
-def whole(stage: Stage) -> tuple[bool, int]:
-    """Verify the untouched ledger with the offline command; return whether it holds and its size."""
-    process = verification(stage, copy_of(stage, "whole"))
+def begin_whole(stage: Stage) -> "subprocess.Popen[str]":
+    """Start verifying the untouched ledger with the offline command."""
+    return verification(stage, copy_of(stage, "whole"))
+
+
+def end_whole(process: "subprocess.Popen[str]") -> tuple[bool, int]:
+    """Return whether the ledger holds, and its size."""
     output, _ = process.communicate(timeout=60)
     report = json.loads(output or "{}")
     return process.returncode == 0 and report.get("verified") is True, int(report.get("report", {}).get("size", 0))
