@@ -29,7 +29,7 @@ from hauberk.records.ledger import Ledger
 from hauberk.records.log_policy import LogPolicy
 from hauberk.records.recover import Recovery, recover
 from hauberk.records.statement import Producer
-from hauberk.witness_client import WitnessClient
+from hauberk.witness_client import WitnessClient, check_policy
 
 _log = logging.getLogger("hauberk.records")
 
@@ -120,7 +120,7 @@ class Recording:
         """Have the log cosigned, when the settings name witnesses, once they know of no newer head than we have.
 
         Raises:
-            ConfigError: HBK-901 the file cannot be read.
+            ConfigError: HBK-901 the file cannot be read, or a witness would be asked without TLS.
             RecordsError: HBK-723 it is no policy, or its quorum cannot be reached.
             WitnessRefused: HBK-722 the database is older than what was cosigned, or another history.
         """
@@ -130,6 +130,7 @@ class Recording:
             policy = LogPolicy.parse(Path(config.records.witnesses).read_bytes())
         except OSError as error:
             raise ConfigError("HBK-901", f"cannot be read: {error.strerror}", key="records.witnesses") from None
+        check_policy(policy)
         send = WitnessClient()
         taken.callback(send.close)
         patience = config.records.cosign_seconds
