@@ -18,7 +18,7 @@ from tests.records.made import ORIGIN
 Change = Callable[[list[Entry]], Sequence[Entry]]
 
 
-def leafed(entry: Entry, position: int, version: int, **fields: object) -> Entry:
+def leafed(entry: Entry, position: int, version: int, /, **fields: object) -> Entry:
     """An entry at a position, its leaf and columns made from its parts."""
     old = Leaf.decode(entry.leaf)
     facts = {

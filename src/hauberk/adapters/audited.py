@@ -65,7 +65,10 @@ class AuditedFile(SqliteStore):
     def integrity(self) -> list[str]:
         """Return what the engine itself finds wrong: pages, indexes against their tables; nothing when all is well."""
         with self._reading() as reader:
-            return [row[0] for row in reader.execute("PRAGMA integrity_check") if row[0] != "ok"]
+            try:
+                return [row[0] for row in reader.execute("PRAGMA integrity_check") if row[0] != "ok"]
+            except Error as error:
+                return [str(error)]
 
     def strays(self) -> list[str]:
         """Return what belongs to no log: rows of a log without a head, tiles behind the end of theirs."""
