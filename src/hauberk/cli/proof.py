@@ -67,7 +67,7 @@ def verify(receipt: Path, event: Path, policy: Path | None, key: str | None, as_
         "time_ns": leaf.time_ns,
         "version": leaf.version,
         "withheld": [name for name, part in _PARTS.items() if part in proven.withheld],
-        "cosigned": proven.vouched.cosigned,
+        "cosigned": dict(proven.vouched.cosigned),
     }
     by = f", cosigned by {', '.join(sorted(proven.vouched.cosigned))}" if proven.vouched.cosigned else ""
     text = f"proven: entry {leaf.position} of the {checkpoint.size} of {checkpoint.origin}{by}"
