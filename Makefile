@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := $(or $(BOOTSTRAP_VENV),.venv)
 RUN := $(VENV)/bin
 
-.PHONY: demo test lint bench docs pins clean
+.PHONY: demo test torture lint bench docs pins clean
 
 demo:  ## the main job: two services, mutual TLS, attacks, proofs
 	@$(PYTHON) scripts/bootstrap.py core
@@ -12,6 +12,10 @@ demo:  ## the main job: two services, mutual TLS, attacks, proofs
 test:  ## every check; what continuous integration runs
 	@$(PYTHON) scripts/bootstrap.py test
 	@$(RUN)/python scripts/check.py
+
+torture:  ## kills, old copies, full and slow disks, three programs on one log; minutes, goes on where it was
+	@$(PYTHON) scripts/bootstrap.py test
+	@$(RUN)/python -m tests.chaos.torture $(ARGS)
 
 lint:  ## the checks that run no code
 	@$(PYTHON) scripts/bootstrap.py test
@@ -32,4 +36,4 @@ pins:  ## compile requirements/*.txt again
 	@sh scripts/pins.sh $(RUN)/uv
 
 clean:  ## remove what the other targets made
-	rm -rf "$(VENV)" docs/_build dist
+	rm -rf "$(VENV)" docs/_build dist .torture
