@@ -8,8 +8,8 @@ from pymerkle import InmemoryTree, verify_consistency, verify_inclusion
 from hauberk.core.event import LEAF_BYTES
 from hauberk.crypto import merkle
 from hauberk.crypto.merkle import Frontier, Tree, leaf_hash
-from hauberk.records._tiles import WIDTH, TileWriter
-from hauberk.records.tile_paths import TiledTree, frontier_of
+from hauberk.records._tiles import TileWriter
+from hauberk.records.tile_paths import WIDTH, TiledTree, frontier_of
 
 SIZE = 700  # three tiles, the last of them partial
 LEAVES = [random.Random(at).randbytes(LEAF_BYTES) for at in range(SIZE)]  # noqa: S311  # made up, and the same each time

@@ -21,7 +21,6 @@ from hauberk.crypto.note import Checkpoint, LogKey, add_signature, parse_note, s
 from hauberk.crypto.signing import SigningKey
 from hauberk.errors import RecordsError
 from hauberk.records import receipt
-from hauberk.records.sealed import commitment_of
 from hauberk.records.ledger import Proof
 from hauberk.records.log_policy import LogPolicy, TrustedLog, Witness
 from hauberk.records.receipt import (
@@ -34,6 +33,7 @@ from hauberk.records.receipt import (
     verify_receipt,
     write_receipt,
 )
+from hauberk.records.sealed import commitment_of
 from tests.core.refusal import refuses
 from tests.records.made import ORIGIN, Book, entry, event
 
