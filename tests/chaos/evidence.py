@@ -1,6 +1,6 @@
 """What torture has to be innocent of: everything that was promised is kept, and held against the log afterwards."""
 
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -89,11 +89,15 @@ class Evidence:
         if self.notes.setdefault(checkpoint.size, checkpoint.root) != checkpoint.root:
             raise Broken(f"two signed checkpoints of {checkpoint.size} leaves")
 
+    def _found(self, note: str) -> None:
+        """Keep a signed checkpoint that lay somewhere, as if somebody had said it."""
+        self.take(["note", b64encode(note.encode()).decode()])
+
     def mark(self, path: Path) -> None:
         """Keep what the high-water mark says."""
         with closing(FileMark(path)) as mark:
             if text := mark.read():
-                self.note(text)
+                self._found(text)
 
     def look(self, store: Store, *, quiet: bool = True) -> int:
         """Hold what is new in the log against what was promised, and return its size.
@@ -108,7 +112,7 @@ class Evidence:
         """
         head = store.head(LOG)
         if head.size:
-            self.note(head.checkpoint.decode())
+            self._found(head.checkpoint.decode())
         if head.size < self._frontier.size:
             raise Broken(f"the log had {self._frontier.size} entries and has {head.size}")
         for entry in _all(store, self._frontier.size, head.size):

@@ -1,6 +1,6 @@
 """Torture: everything that can go wrong with a process or its disk, over and over, and every promise held against it.
 
-`python -m tests.chaos.torture` (`make torture`) kills a program that records from several threads a thousand times,
+`python -m tests.chaos.torture` (`make torture`) kills a program that records from several threads hundreds of times,
 puts old copies of its database back, fills its disk and slows it down, and lets three programs fight for one log on
 PostgreSQL while they are killed, stopped and cut off and their server crashes. After each of these
 
@@ -507,7 +507,7 @@ def cluster(directory: Path, strikes: int, report: Report, *, seed: int = 0) -> 
 def main() -> int:
     """Torture, and print what came of it."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.torture")
-    parser.add_argument("--kills", type=int, default=1_000, help="of the program with SQLite")
+    parser.add_argument("--kills", type=int, default=300, help="of the program with SQLite")
     parser.add_argument("--strikes", type=int, default=150, help="at the three with PostgreSQL; 0 for none")
     parser.add_argument("--directory", type=Path, default=ROOT / ".torture", help="kept; a run goes on where it was")
     parser.add_argument("--fresh", action="store_true", help="begin anew")
