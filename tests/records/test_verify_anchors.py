@@ -88,7 +88,7 @@ def test_a_mark_of_another_key_is_refused(path: Path) -> None:
 
 def test_a_quorum_of_witnesses_is_reported_with_its_times(path: Path) -> None:
     note = cosigned(checkpoint(path), 0, 2)
-    _, met = verify(path, Anchors(checkpoints=(note,), policy=POLICY)).anchors
+    met, _ = verify(path, Anchors(checkpoints=(note,), policy=POLICY)).anchors
     assert (met.source, met.size, met.cosigned) == ("witnesses", SIZE, {"w0": TIME, "w2": TIME})
 
 

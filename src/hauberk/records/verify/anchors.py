@@ -154,7 +154,7 @@ def read_anchors(named: Named, anchors: Anchors, head: Head, kept: Sequence[str]
     if anchors.policy is not None:
         notes = [*anchors.checkpoints, head.checkpoint.decode("utf-8", "replace"), *kept]
         found.append(_witnessed(named, anchors, notes))
-    return sorted(found, key=lambda anchor: anchor.size)
+    return sorted(found, key=lambda anchor: (anchor.size, anchor.source != "witnesses"))  # theirs says most
 
 
 def _pinned(named: Named, source: str, note: str) -> Anchor:
