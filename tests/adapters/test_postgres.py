@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from hauberk.adapters.postgres import PostgresStore
 from hauberk.adapters.postgres_connect import STRICT, Connection, Target, Terms
 from hauberk.adapters.postgres_schema import migrate
+from hauberk.adapters.postgres_write import apply, finish
 from hauberk.core.clock import ManualClock
 from hauberk.core.ports import ABSENT_ROW, Delete, Head, Put, Tile, Write
 from hauberk.errors import Conflict, HauberkError, Malformed, OutcomeUnknown, RecordsError
@@ -296,14 +297,34 @@ def hold_the_head(connection: Connection) -> None:
     connection.execute("SELECT FROM hauberk.head WHERE log = %s FOR UPDATE", (ORIGIN,))
 
 
-def test_a_writer_that_stopped_in_the_middle_is_ended_and_the_next_one_goes_on(store: PostgresStore, dsn: str) -> None:
-    store.commit(Write(append(entry(0))))
+@pytest.mark.parametrize("size", [1, 60])
+def test_a_writer_that_stopped_before_its_commit_is_ended_and_the_next_one_goes_on(
+    store: PostgresStore, dsn: str, size: int
+) -> None:
+    store.commit(Write(append(entry(0), entry(1))))
     with closing(Target(dsn, replace(STRICT, idle_seconds=0.3)).connect()) as stopped:
-        hold_the_head(stopped)
-        store.commit(Write(append(entry(1))))  # waits for the server to end it
+        for turn in range(2):  # the second time its statements are prepared already
+            last = 2 + turn * size
+            apply(stopped, Write(append(*(entry(last + at) for at in range(size))), (Put("s", b"k", b"v"),)), 0.0)
+            if not turn:
+                finish(stopped, PATIENCE)
+        store.commit(Write(append(entry(last)), rows=(Put("s", b"k", b"w"),)))  # waits for the server to end it
         with pytest.raises(psycopg.Error, match="idle-in-transaction"):
             stopped.execute("SELECT 1")
-    assert store.head(ORIGIN).size == 2
+    assert store.head(ORIGIN).size == size + 3
+
+
+def test_the_twin_after_a_pipeline_the_server_does_not_end_it(store: PostgresStore, dsn: str) -> None:
+    store.commit(Write(append(entry(0))))
+    with (
+        closing(Target(dsn, replace(STRICT, idle_seconds=0.05)).connect()) as stopped,
+        closing(PostgresStore(dsn, terms=Terms(lock_seconds=0.5))) as other,
+    ):
+        with stopped.pipeline():
+            hold_the_head(stopped)
+        with refuses("HBK-703"):  # it waits ten times as long
+            other.commit(Write(append(entry(1))))
+        stopped.execute("SELECT 1")
 
 
 def test_a_lock_is_waited_for_and_then_given_up_and_nothing_was_written(dsn: str) -> None:

@@ -21,7 +21,7 @@ from hauberk.adapters._write import check_restored
 from hauberk.adapters.postgres_connect import STRICT, Connection, Pool, Target, Terms, mapped
 from hauberk.adapters.postgres_schema import check_schema
 from hauberk.adapters.postgres_scrub import scrub_target
-from hauberk.adapters.postgres_write import ENTRY, HEAD, RACES, apply, finish, insert
+from hauberk.adapters.postgres_write import ENTRY, HEAD, RACES, apply, finish, insert_missing
 from hauberk.core.event import Entry
 from hauberk.core.ports import END, Head, Row, Write
 from hauberk.errors import RecordsError
@@ -242,7 +242,7 @@ class PostgresStore:
             connection.execute("BEGIN")
             rows = connection.execute(HEAD, (log,), binary=True).fetchall()
             check_restored(entries, Head(*rows[0]) if rows else Head())
-            return insert(connection, log, entries, " ON CONFLICT DO NOTHING").rowcount
+            return insert_missing(connection, log, entries)
 
         return self._write(work)
 

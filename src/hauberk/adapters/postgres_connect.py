@@ -20,7 +20,6 @@ from psycopg.pq import Conninfo, TransactionStatus
 from hauberk.errors import ConfigError, Conflict, Malformed, RecordsError
 
 Connection = psycopg.Connection[tuple[Any, ...]]
-Cursor = psycopg.Cursor[tuple[Any, ...]]
 _T = TypeVar("_T")
 OLDEST = 150_000  # the oldest server version we are tested with
 CONNECT_SECONDS = 5

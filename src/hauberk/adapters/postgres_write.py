@@ -1,7 +1,8 @@
 """One write as a PostgreSQL transaction: its locks, what is checked under them, its statements, and its end.
 
-The statements travel in as few round trips as there are decisions between them: one to lock and look, one to write
-(COPY takes one of its own), one to commit.
+Everything that is written goes in one statement (and COPY before it), whose parts the last one waits for. No pipeline
+is used: psycopg ends one with a Flush message, after which PostgreSQL's `idle_in_transaction_session_timeout` does not
+run until the next statement, and a process that was stopped just then would keep the head of the log for ever.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from psycopg.pq.abc import PGconn, PGresult
 from psycopg.types.numeric import Int8
 
 from hauberk.adapters._write import check_append, check_row
-from hauberk.adapters.postgres_connect import Connection, Cursor
+from hauberk.adapters.postgres_connect import Connection
 from hauberk.core.event import Entry
 from hauberk.core.ports import ABSENT_ROW, Append, Check, Delete, Head, Put, Write
 from hauberk.errors import OutcomeUnknown, RecordsError
@@ -25,8 +26,22 @@ ROWS_LOCK = 0x6861756265726B01  # of `pg_advisory_xact_lock`: "hauberk" and 1
 HEAD: LiteralString = "SELECT size, frontier, checkpoint, epoch FROM hauberk.head WHERE log = %s"
 ENTRY: LiteralString = "position, id, stream, type, version, leaf, meta, public, sealed, statement"
 _TYPES = ("text", "int8", "bytea", "text", "text", "int8", "bytea", "bytea", "bytea", "bytea", "bytea")
+_INSERT: LiteralString = (
+    f"INSERT INTO hauberk.entry (log, {ENTRY}) SELECT %s, * FROM unnest(%s::int8[], %s::bytea[], %s::text[],"  # noqa: S608  # constants
+    " %s::text[], %s::int8[], %s::bytea[], %s::bytea[], %s::bytea[], %s::bytea[], %s::bytea[])"
+)
+_VALUES = "unnest(%s::text[], %s::bytea[], %s::bytea[], %s::int8[], %s::float8[])"
+_DELETE = (
+    "DELETE FROM hauberk.row AS kept USING unnest(%s::text[], %s::bytea[]) AS gone (space, key)"
+    " WHERE kept.space = gone.space AND kept.key = gone.key"
+)
+_UPDATE = (
+    "UPDATE hauberk.row AS kept SET value = put.value, revision = put.revision, expires = put.expires"  # noqa: S608  # constants
+    f" FROM {_VALUES} AS put (space, key, value, revision, expires) WHERE kept.space = put.space AND kept.key = put.key"
+)
+_MAKE = f"INSERT INTO hauberk.row SELECT * FROM {_VALUES} ON CONFLICT DO NOTHING"  # noqa: S608  # constants
 _SEVERITY = DiagnosticField.SEVERITY_NONLOCALIZED
-_COPY_FROM = 50  # entries; fewer are as fast in a statement, which travels with the others
+_COPY_FROM = 50  # entries; fewer go with everything else in one statement, COPY is a conversation of its own
 
 
 class Raced(Exception):
@@ -34,6 +49,7 @@ class Raced(Exception):
 
 
 RACES = (Raced, psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
+_Part = tuple[str, str, list[object]]  # name, statement and values
 _Place = tuple[str, bytes]  # space and key
 _There = Mapping[_Place, tuple[int, float | None]]  # revision and expiry of each row that is there
 
@@ -47,22 +63,20 @@ def apply(connection: Connection, write: Write, now: float) -> int:
     """
     append = write.append
     rows = sorted(write.rows, key=lambda row: (row.space, row.key))
-    there = _locked(connection, append, rows)
+    connection.execute("BEGIN")
+    if append is not None:
+        _lock_head(connection, append)
+    there = _lock_rows(connection, rows)
     changed = _changed(rows, there, now)
-    copied = append is not None and len(append.entries) >= _COPY_FROM
-    if append is not None and copied:
-        _copy(connection, append.log, append.entries)
-    with connection.pipeline():
-        if append is not None:
-            _put_head(connection, append.log, append.head)
-            if not copied:
-                insert(connection, append.log, append.entries)
-            _put_tiles(connection, append)
-        made = _put_rows(connection, changed, there)
-        number = connection.execute("UPDATE hauberk.revision SET number = number + 1 RETURNING number")
-    if made is not None and made[0].rowcount < made[1]:
+    parts = _row_parts(changed, there)
+    if append is not None:
+        if len(append.entries) >= _COPY_FROM:
+            _copy(connection, append.log, append.entries)
+        parts += _log_parts(append)
+    number, made = _write(connection, parts)
+    if made < sum(put is not None and place not in there for place, (put, _) in changed.items()):
         raise Raced
-    return int(number.fetchall()[0][0])
+    return number
 
 
 def finish(connection: Connection, seconds: float) -> None:
@@ -119,34 +133,29 @@ def _end(line: PGconn, until: float) -> PGresult:
     return ended
 
 
-def _locked(connection: Connection, append: Append | None, rows: Sequence[Put | Delete | Check]) -> _There:
-    """Begin, lock head and rows, check the head, and return what rows there are."""
-    head = found = None
+def _lock_head(connection: Connection, append: Append) -> None:
+    """Take the head of the log, which nobody else moves from now on, and check it."""
+    there = connection.execute(HEAD + " FOR UPDATE", (append.log,), binary=True).fetchone()
+    check_append(append, Head(*there) if there else Head())
+    if there is None:
+        _begin_log(connection, append.log)
+
+
+def _lock_rows(connection: Connection, rows: Sequence[Put | Delete | Check]) -> _There:
+    """Take the rows that are there, in key order, and return them."""
     places = sorted({(row.space, row.key) for row in rows})
-    with connection.pipeline():
-        connection.execute("BEGIN")
-        if append is not None:
-            head = connection.execute(HEAD + " FOR UPDATE", (append.log,), binary=True)
-        if places:
-            relies = any(row.expected == ABSENT_ROW and not isinstance(row, Put) for row in rows)
-            lock: LiteralString = "pg_advisory_xact_lock" if relies else "pg_advisory_xact_lock_shared"
-            connection.execute(f"SELECT {lock}(%s)", (Int8(ROWS_LOCK),))
-            found = _lock_rows(connection, places)
-    if append is not None and head is not None:
-        there = head.fetchone()
-        check_append(append, Head(*there) if there else Head())
-        if there is None:
-            _begin_log(connection, append.log)
-    return {(space, key): (revision, expires) for space, key, revision, expires in found or ()}
-
-
-def _lock_rows(connection: Connection, places: Sequence[_Place]) -> Cursor:
+    if not places:
+        return {}
+    relies = any(row.expected == ABSENT_ROW and not isinstance(row, Put) for row in rows)
+    lock: LiteralString = "pg_advisory_xact_lock" if relies else "pg_advisory_xact_lock_shared"
+    connection.execute(f"SELECT {lock}(%s)", (Int8(ROWS_LOCK),))
     query = (
         "SELECT kept.space, kept.key, kept.revision, kept.expires FROM unnest(%s::text[], %s::bytea[])"
         " AS wanted (space, key) JOIN hauberk.row AS kept ON kept.space = wanted.space AND kept.key = wanted.key"
         " ORDER BY kept.space, kept.key FOR UPDATE OF kept"
     )
-    return connection.execute(query, _columns(places), binary=True)
+    found = connection.execute(query, _columns(places), binary=True).fetchall()
+    return {(space, key): (revision, expires) for space, key, revision, expires in found}
 
 
 def _begin_log(connection: Connection, log: str) -> None:
@@ -180,46 +189,49 @@ def _changed(
     return changed
 
 
-def _put_rows(
-    connection: Connection, changed: Mapping[_Place, tuple[Put | None, int]], there: _There
-) -> tuple[Cursor, int] | None:
-    """Write rows; of those that were not there, return how many came and how many should have."""
+def _write(connection: Connection, parts: Sequence[_Part]) -> tuple[int, int]:
+    """Run the parts as one statement, the revision last, and return that and how many new rows were made."""
+    names = [name for name, _, _ in parts]
+    ctes = "".join(f"{name} AS ({query} RETURNING 1), " for name, query, _ in parts)
+    # The order of the parts does not matter; that the one row everybody changes comes last does, or writers could
+    # wait for each other in a circle. It comes last because it reads what the others did.
+    done = "".join(f" AND (SELECT count(*) FROM {name}) IS NOT NULL" for name in names)  # noqa: S608  # constants
+    made = "(SELECT count(*) FROM made)" if "made" in names else "0"
+    query = (
+        f"WITH {ctes}bumped AS (UPDATE hauberk.revision SET number = number + 1 WHERE one = 1{done} RETURNING number)"  # noqa: S608  # constants
+        f" SELECT number, {made} FROM bumped"
+    )
+    values = [value for _, _, part in parts for value in part]
+    number, count = connection.execute(query, values, binary=True).fetchall()[0]
+    return int(number), int(count)
+
+
+def _row_parts(changed: Mapping[_Place, tuple[Put | None, int]], there: _There) -> list[_Part]:
+    """Return what deletes rows, changes those that are there, and makes those that are not."""
     gone = [place for place, (put, _) in changed.items() if put is None and place in there]
     puts = [(*place, put.value, revision, put.expires) for place, (put, revision) in changed.items() if put is not None]
-    new = [put for put in puts if put[:2] not in there]
-    old = [put for put in puts if put[:2] in there]
-    values: LiteralString = "unnest(%s::text[], %s::bytea[], %s::bytea[], %s::int8[], %s::float8[])"
-    if gone:
-        query = (
-            "DELETE FROM hauberk.row AS kept USING unnest(%s::text[], %s::bytea[]) AS gone (space, key)"
-            " WHERE kept.space = gone.space AND kept.key = gone.key"
-        )
-        connection.execute(query, _columns(gone))
-    if old:
-        query = (
-            "UPDATE hauberk.row AS kept SET value = new.value, revision = new.revision, expires = new.expires"  # noqa: S608  # constants
-            f" FROM {values} AS new (space, key, value, revision, expires)"
-            " WHERE kept.space = new.space AND kept.key = new.key"
-        )
-        connection.execute(query, _columns(old))
-    if new:
-        query = f"INSERT INTO hauberk.row SELECT * FROM {values} ON CONFLICT DO NOTHING"  # noqa: S608  # constants
-        return connection.execute(query, _columns(new)), len(new)
-    return None
+    parts = (
+        ("gone", _DELETE, _columns(gone)),
+        ("changed", _UPDATE, _columns([put for put in puts if put[:2] in there])),
+        ("made", _MAKE, _columns([put for put in puts if put[:2] not in there])),
+    )
+    return [part for part in parts if part[2]]
 
 
-def _put_head(connection: Connection, log: str, head: Head) -> None:
+def _log_parts(append: Append) -> list[_Part]:
+    """Return what moves the head, writes tiles, and entries where they are too few for COPY."""
+    head, log = append.head, append.log
     query = "UPDATE hauberk.head SET size = %s, frontier = %s, checkpoint = %s, epoch = %s WHERE log = %s"
-    connection.execute(query, (Int8(head.size), head.frontier, head.checkpoint, Int8(head.epoch), log))
-
-
-def _put_tiles(connection: Connection, append: Append) -> None:
+    parts: list[_Part] = [("head", query, [Int8(head.size), head.frontier, head.checkpoint, Int8(head.epoch), log])]
     if append.tiles:
         query = (
             "INSERT INTO hauberk.tile SELECT %s, * FROM unnest(%s::int8[], %s::int8[], %s::bytea[])"
             " ON CONFLICT (log, level, number) DO UPDATE SET data = excluded.data"
         )
-        connection.execute(query, (append.log, *_columns([astuple(tile) for tile in append.tiles])))
+        parts.append(("tiles", query, [log, *_columns([astuple(tile) for tile in append.tiles])]))
+    if 0 < len(append.entries) < _COPY_FROM:
+        parts.append(("entries", _INSERT, [log, *_columns([astuple(entry) for entry in append.entries])]))
+    return parts
 
 
 def _copy(connection: Connection, log: str, entries: Sequence[Entry]) -> None:
@@ -230,17 +242,14 @@ def _copy(connection: Connection, log: str, entries: Sequence[Entry]) -> None:
             copy.write_row((log, *astuple(entry)))
 
 
-def insert(connection: Connection, log: str, entries: Sequence[Entry], rest: LiteralString = "") -> Cursor:
-    """Insert entries with one statement."""
-    query = (
-        f"INSERT INTO hauberk.entry (log, {ENTRY}) SELECT %s, * FROM unnest(%s::int8[], %s::bytea[], %s::text[],"  # noqa: S608  # constants
-        " %s::text[], %s::int8[], %s::bytea[], %s::bytea[], %s::bytea[], %s::bytea[], %s::bytea[])"
-    )
-    columns = _columns([astuple(entry) for entry in entries], len(_TYPES) - 1)
-    return connection.execute(query + rest, (log, *columns))
+def insert_missing(connection: Connection, log: str, entries: Sequence[Entry]) -> int:
+    """Insert the entries that are not there and return how many those were."""
+    if not entries:
+        return 0
+    values = [log, *_columns([astuple(entry) for entry in entries])]
+    return connection.execute(_INSERT + " ON CONFLICT DO NOTHING", values).rowcount
 
 
-def _columns(rows: Sequence[Sequence[object]], count: int = 0) -> list[list[object]]:
+def _columns(rows: Sequence[Sequence[object]]) -> list[object]:
     """Turn rows into columns, whole numbers always of the same width: each width would be a statement of its own."""
-    columns = [[Int8(value) if type(value) is int else value for value in column] for column in zip(*rows, strict=True)]
-    return columns or [[] for _ in range(count)]
+    return [[Int8(value) if type(value) is int else value for value in column] for column in zip(*rows, strict=True)]
