@@ -21,7 +21,8 @@ from hauberk.core.ports import ABSENT_ROW, Delete, Head, Put, Tile, Write
 from hauberk.errors import Conflict, HauberkError, Malformed, OutcomeUnknown, RecordsError
 from tests.core.refusal import refuses
 from tests.records.made import ORIGIN, PATIENCE, append, entry
-from tests.support.postgres import Server, address, administrator, database, execute, login
+from tests.support.postgres import address, administrator, database, execute, login
+from tests.support.postgres_server import Server
 
 KILLED_IN_A_TRANSACTION = """
 import os, signal, sys

@@ -20,7 +20,8 @@ from hauberk.errors import Oversized
 from tests.adapters.test_bus import Ear
 from tests.core.refusal import refuses
 from tests.records.made import PATIENCE
-from tests.support.postgres import Server, address, database, execute
+from tests.support.postgres import address, database, execute
+from tests.support.postgres_server import Server
 
 PUBLISHER = """
 import sys
