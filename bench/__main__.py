@@ -15,7 +15,7 @@ PARTS = {
     "imports": ("imports",),
     "policy": ("policy",),
     "ledger": ("ledger", "eventstores", "audit"),
-    "tamper": ("tamper_peers",),
+    "tamper": ("tamper",),
     "requests": ("requests",),
     "feed": ("feed",),
 }
