@@ -50,6 +50,11 @@ from hauberk.records.keys import SubjectKeys
 from hauberk.records.ledger import Ledger
 from hauberk.records.statement import Producer
 
+try:  # here, so that no child has to
+    from hauberk.adapters.postgres import PostgresStore
+except ImportError:
+    PostgresStore = None  # type: ignore[assignment,misc]  # only where there is one
+
 LOG = "torture.example/ledger"
 SEED = b"s" * 32  # of the log's key
 SUBJECTS = 20
@@ -156,8 +161,7 @@ def opened(order: Order) -> Store:
     scheme, _, rest = order.store.partition(":")
     if scheme == "sqlite":
         return SqliteStore(rest)
-    from hauberk.adapters.postgres import PostgresStore  # noqa: PLC0415  # only where there is one
-
+    assert PostgresStore is not None
     return PostgresStore(order.store, connections=2)
 
 

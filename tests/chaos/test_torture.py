@@ -63,9 +63,10 @@ def test_a_store_that_acknowledges_early_is_found_out(torture: Torture) -> None:
 
 @pytest.mark.timeout(60)
 def test_an_old_copy_is_found_out_where_no_mark_guards_it(torture: Torture) -> None:
+    torture.kill()
     torture.work(0.1)
     torture.order = msgspec.structs.replace(torture.order, mark="")
-    with pytest.raises(Broken, match=r"gone on with|two signed checkpoints"):
+    with pytest.raises(Broken, match="gone on with"):
         torture.restore()
 
 

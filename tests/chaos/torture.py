@@ -230,11 +230,13 @@ class Torture:
         self._restoring.touch()
         self._copy(old, self.directory)
         number = self.arena.order(self.order)
-        self.arena.until(number, "ended")
+        self.arena.until(number, "ready", "ended")
         self.arena.hear(0)
         said = self.arena.state[number]
-        if said.get("broken", "").split(" ")[0] != "HBK-713" or "ready" in said:
+        if "ready" in said or said.get("broken", "").split(" ")[0] != "HBK-713":
+            self.arena.signal(number, signal.SIGKILL)
             raise Broken(f"an old copy of the database was gone on with: {said}")
+        self.arena.until(number, "ended")
         self._back()
         self.work(0.02)
 

@@ -1,9 +1,11 @@
 """What our store gives an application of the `eventsourcing` library that its own stores do not, and what it costs."""
 
 import gc
+import importlib
 import os
 import shutil
 import sqlite3
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -454,3 +456,11 @@ def test_its_variables_are_not_taken_for_settings_of_a_runtime() -> None:
     assert load(environ={"HAUBERK_EVENTSOURCING_STORE": "sqlite:a.db"}).store.scheme == "sqlite"
     with pytest.raises(ConfigError):
         load(environ={"HAUBERK_EVENTSOURCE_STORE": "sqlite:a.db"})
+
+
+def test_without_the_library_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "eventsourcing", None)
+    monkeypatch.delitem(sys.modules, "hauberk.integrations.eventsourcing")
+    with pytest.raises(ConfigError) as found:
+        importlib.import_module("hauberk.integrations.eventsourcing")
+    assert (found.value.code, found.value.detail) == ("HBK-907", "install hauberk[eventsourcing]")
