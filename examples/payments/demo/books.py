@@ -19,7 +19,7 @@ from hauberk.records.log_policy import LogPolicy, verify_checkpoint_under
 from hauberk.records.receipt import Shown, verify_receipt, write_receipt
 from hauberk.records.witness_wire import origin_hash
 
-PATIENCE = 5.0  # seconds until the witness has to have signed
+PATIENCE = 20.0  # seconds until the witness has to have signed
 
 
 class Books:

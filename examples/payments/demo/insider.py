@@ -16,7 +16,7 @@ from hauberk.recording import Recording
 
 DATABASE = Path("private") / "hauberk.db"
 _LIVE = shutil.ignore_patterns("hauberk.db*")  # is written to meanwhile, and copied by SQLite
-PATIENCE = 10.0  # seconds for a commit
+PATIENCE = 20.0  # seconds for a commit, and for a witness
 
 
 def copied(stage: Stage, name: str) -> Path:
@@ -40,7 +40,8 @@ def started(stage: Stage, directory: Path, *, watched: bool) -> Iterator[Recordi
     Raises:
         HauberkError: it does not start.
     """
-    arguments = {"trust_domain": DOMAIN, "records.witnesses": str(stage.books.policy) if watched else ""}
+    witnesses = str(stage.books.policy) if watched else ""
+    arguments = {"trust_domain": DOMAIN, "records.witnesses": witnesses, "records.cosign_seconds": PATIENCE}
     config = load(stage.directory / "hauberk.toml", environ={}, arguments=arguments)
     state = StateDirectory(directory, DOMAIN)
     try:

@@ -38,7 +38,7 @@ POLICIES = HERE.parent / "policies"
 MESH = POLICIES / "mesh.yaml"
 DOMAIN = "example.org"
 ENTRIES = ("order-service", "payment-service", "evil-service", "storefront")
-PATIENCE = 30.0  # seconds to wait for a process to be ready
+PATIENCE = 60.0  # seconds to wait for a process to be ready
 EXPIRED = 7200.0  # seconds ago that the expired certificate was issued
 _READ_ONLY = 0o755
 
