@@ -14,7 +14,7 @@ from bench.harness import Row
 PARTS = {
     "imports": ("imports",),
     "policy": ("policy",),
-    "ledger": ("ledger", "eventstores", "audit"),
+    "ledger": ("ledger", "eventstores", "audit", "verify"),
     "tamper": ("tamper",),
     "requests": ("requests",),
     "feed": ("feed",),

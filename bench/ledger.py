@@ -10,12 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.harness import Progress, Row, at_least, interleave
-from hauberk.adapters.sqlite import SCHEMA, SqliteStore, open_readonly
+from hauberk.adapters.sqlite import SCHEMA, SqliteStore
 from hauberk.core.event import Event
 from hauberk.core.ids import uuid7
 from hauberk.crypto.signing import SigningKey
 from hauberk.records.ledger import Ledger
-from hauberk.records.verify import verify_store
 
 BATCH = 1_000
 BATCHES = 20
@@ -103,24 +102,6 @@ def _rows(directory: Path) -> list[tuple[object, ...]]:
     return found
 
 
-def _verify(directory: Path) -> float:
-    """Entries per second of an offline verification."""
-    signer = SigningKey.generate()
-    store = SqliteStore(directory / "verify.db")
-    ledger = Ledger(store, signer, "bench/ledger")
-    for _ in range(BATCHES):
-        ledger.append_batch(events(BATCH)).result()
-    key = ledger.verifier
-    ledger.close()
-    store.close()
-    reader = open_readonly(directory / "verify.db")
-    started = time.perf_counter()
-    report = verify_store(reader, key)
-    took = time.perf_counter() - started
-    reader.close()
-    return report.size / took
-
-
 def _single(directory: Path) -> float:
     """Milliseconds for one acknowledged event on an idle ledger."""
     store = SqliteStore(directory / "single.db")
@@ -136,7 +117,7 @@ def _single(directory: Path) -> float:
 
 
 def run(progress: Progress) -> list[Row]:
-    """Measure appends beside plain inserts, single appends, and verification."""
+    """Measure appends beside plain inserts, and single appends."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         progress("collecting the rows")
@@ -157,7 +138,6 @@ def run(progress: Progress) -> list[Row]:
         )
         ours = found["ours"]
         beside = ours.over(found["same"])
-        progress("verifying")
         return [
             at_least(
                 "ledger.append",
@@ -174,5 +154,4 @@ def run(progress: Progress) -> list[Row]:
             Row("ledger.append.bare", ours.over(found["bare"]).median, "x", note="of plain inserts without indexes"),
             Row("ledger.rate", ours.median, "events/s", note=ours.note("events/s")),
             Row("ledger.single", _single(directory), "ms", note="one event at a time"),
-            Row("ledger.verify", _verify(directory), "entries/s"),
         ]

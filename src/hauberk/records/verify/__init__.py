@@ -299,7 +299,7 @@ class _Audit:
 
     def _report(self) -> VerifyReport:
         statements, declared = self._statements, self._declared
-        streams = len(self._streams) + sum(not self._streams.version(name) for name in self._walk.versions)
+        streams = len(self._streams) + self._walk.versions.new
         return VerifyReport(
             origin=self._named.origin(self._head.epoch),
             size=self._walk.size,

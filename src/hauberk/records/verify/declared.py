@@ -39,10 +39,10 @@ def claimed_minimum(store: Store, log: str) -> int:
     Raises:
         RecordsError: the store failed.
     """
-    minimum, after = 0, -1
-    while page := list(store.entries(log, after=after, stream=RETENTION, kind=PRUNED, limit=_PAGE)):
-        minimum = max(minimum, *map(_minimum, page))
-        after = page[-1].position
+    minimum, above = 0, 0
+    while page := list(store.stream(log, RETENTION, above=above, limit=_PAGE)):
+        minimum = max(minimum, *(_minimum(entry) for entry in page if entry.type == PRUNED), 0)
+        above = page[-1].version
     return minimum
 
 

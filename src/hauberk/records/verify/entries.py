@@ -52,9 +52,17 @@ class Versions(dict[str, int]):
     def __init__(self, before: Callable[[str], int]) -> None:
         super().__init__()
         self._before = before
+        self._known: dict[str, int] = {}  # what was looked up
 
     def __missing__(self, stream: str) -> int:
-        return self._before(stream)
+        if stream not in self._known:
+            self._known[stream] = self._before(stream)
+        return self._known[stream]
+
+    @property
+    def new(self) -> int:
+        """How many of the streams were not there before."""
+        return sum(not version for stream, version in self._known.items() if stream in self)
 
 
 def _none_before(_stream: str) -> int:
