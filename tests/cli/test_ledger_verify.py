@@ -4,6 +4,7 @@ import json
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,16 +12,19 @@ from pathlib import Path
 import pytest
 
 from hauberk.adapters.mark import FileMark
+from hauberk.adapters.postgres import PostgresStore
 from hauberk.adapters.sqlite import SqliteStore
 from hauberk.core.ports import Put, Write
 from hauberk.crypto.svid import to_pem
+from hauberk.records.ledger import Ledger
 from tests.cli.terminal import Terminal
 from tests.records.forger import rewrite
-from tests.records.made import ORIGIN
+from tests.records.made import ORIGIN, PATIENCE
 from tests.records.test_verify import KEY, SIGNER, SIZE, checkpoint, mixed, rebuilt, sql
 from tests.records.test_verify_anchors import POLICY, TIME, cosigned
 from tests.records.test_verify_declared import AUTHORITY, PRODUCER, original, unflagged
 from tests.records.test_verify_tiles import export
+from tests.support.postgres import address, database
 
 __all__ = ["original"]
 
@@ -173,6 +177,22 @@ def test_a_log_is_verified_from_its_tiles_here_or_served(
         done = hauberk("ledger", "verify", source, "--key", key, "--json")
         assert (done.status, done.data["kind"], done.data["position"]) == (1, "tile", 0)
     assert hauberk("ledger", "verify", url, "--key", key, "--since", tmp_path / "state").status == 2
+
+
+def test_a_log_in_postgresql_is_verified_where_it_is(
+    hauberk: Terminal, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with database() as dsn:
+        with closing(PostgresStore(dsn)) as store:
+            ledger = Ledger(store, SIGNER, ORIGIN)
+            ledger.append_batch(mixed(SIZE)).result(PATIENCE)
+            ledger.close()
+        monkeypatch.setenv("DATABASE_URL", address(dsn))
+        done = hauberk("ledger", "verify", "env:DATABASE_URL", "--key", key, "--since", tmp_path / "state")
+        assert (done.status, done.out.splitlines()[0]) == (0, f"verified {SIZE} entries in 3 streams of {ORIGIN}")
+        before = (tmp_path / "state").read_bytes()
+        assert hauberk("ledger", "verify", address(dsn), "--key", key, "--since", tmp_path / "state").status == 0
+        assert (tmp_path / "state").read_bytes() == before
 
 
 def test_a_server_out_of_reach_is_exit_status_three(hauberk: Terminal, key: Path) -> None:

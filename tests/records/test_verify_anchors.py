@@ -74,6 +74,12 @@ def test_a_database_that_was_put_back_is_found_by_the_mark(path: Path, older: Pa
     assert found(older, Anchors(mark="")) == ("HBK-713", "rolled-back", 100)
 
 
+def test_a_database_that_was_wiped_is_found_with_and_without_a_mark(path: Path, tmp_path: Path) -> None:
+    SqliteStore(tmp_path / "empty.db").close()
+    assert found(tmp_path / "empty.db", Anchors(mark="")) == ("HBK-710", "deleted", 0)
+    assert found(tmp_path / "empty.db", Anchors(mark=checkpoint(path))) == ("HBK-713", "rolled-back", 0)
+
+
 def test_a_history_that_was_rewritten_is_found_by_the_mark(path: Path, tmp_path: Path) -> None:
     other = rebuilt(tmp_path / "other", mixed(SIZE + 5))
     assert found(other, Anchors(mark=checkpoint(path))) == ("HBK-710", "rewritten", SIZE - 1)

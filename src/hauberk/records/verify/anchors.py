@@ -147,10 +147,10 @@ def read_anchors(named: Named, anchors: Anchors, head: Head, kept: Sequence[str]
         Tampered: HBK-713 the high-water mark is gone.
     """
     found = [_pinned(named, "checkpoint", note) for note in anchors.checkpoints]
-    if anchors.mark is not None:
-        if not anchors.mark and head.size:
-            raise tampered(Kind.ROLLED_BACK, "the high-water mark is gone", head.size)
+    if anchors.mark:
         found.append(_pinned(named, "mark", anchors.mark))
+    elif anchors.mark is not None and head.size:
+        raise tampered(Kind.ROLLED_BACK, "the high-water mark is gone", head.size)
     if anchors.policy is not None:
         notes = [*anchors.checkpoints, head.checkpoint.decode("utf-8", "replace"), *kept]
         found.append(_witnessed(named, anchors, notes))
