@@ -18,7 +18,7 @@ def torture(tmp_path: Path) -> Iterator[Torture]:
     made.close()
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(110)
 def test_whenever_it_is_killed_nothing_acknowledged_is_lost_and_nothing_signed_is_taken_back(torture: Torture) -> None:
     for _ in range(25):
         torture.kill()
@@ -31,7 +31,7 @@ def test_whenever_it_is_killed_nothing_acknowledged_is_lost_and_nothing_signed_i
     assert torture.arena.refused.keys() == {"HBK-703"}  # while the disk was full, and the callers know
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(110)
 def test_a_slow_disk_makes_callers_wait_and_loses_nothing(torture: Torture) -> None:
     torture.slow(events=20)
     torture.finish()
@@ -39,7 +39,7 @@ def test_a_slow_disk_makes_callers_wait_and_loses_nothing(torture: Torture) -> N
     assert torture.events >= len(torture.evidence.acknowledged) + len(torture.evidence.taken)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(110)
 def test_three_programs_on_one_log_are_killed_and_cut_off_and_never_fork(tmp_path: Path) -> None:
     with database() as dsn:
         cluster = Cluster(tmp_path, dsn)
@@ -52,7 +52,7 @@ def test_three_programs_on_one_log_are_killed_and_cut_off_and_never_fork(tmp_pat
             cluster.close()
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(110)
 def test_a_store_that_acknowledges_early_is_found_out(torture: Torture) -> None:
     number = torture.arena.order(msgspec.structs.replace(torture.order, early=1.0))
     torture.arena.until(number, "ack")
@@ -61,7 +61,7 @@ def test_a_store_that_acknowledges_early_is_found_out(torture: Torture) -> None:
         torture.look()
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(110)
 def test_an_old_copy_is_found_out_where_no_mark_guards_it(torture: Torture) -> None:
     torture.kill()
     torture.work(0.1)
