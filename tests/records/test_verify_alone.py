@@ -41,6 +41,7 @@ class Nothing:
     def head(self, log): return Head()
     def get(self, space, key): return None
     def entries(self, log, **named): return iter(())
+    def stream(self, log, name, **named): return iter(())
 try:
     verify_store(Nothing(), encode_key("example.org/ledger", SigningKey.generate().public))
 except Tampered as found:
