@@ -18,6 +18,7 @@ import click
 import msgspec
 
 import hauberk
+from hauberk import records
 from hauberk.cli import COMMANDS
 from hauberk.core import config
 from hauberk.core.address import Address
@@ -170,7 +171,7 @@ def class_entry(module: str, node: ast.ClassDef, level: int) -> Iterator[str]:
     if bases in {"StrEnum", "IntEnum"}:
         yield "Members: " + ", ".join(f"`{name}`" for name in values) + ".\n"
     for method in methods:
-        if not method.name.startswith("_"):
+        if not method.name.startswith("_") and "overload" not in map(ast.unparse, method.decorator_list):
             yield f"{'#' * (level + 1)} {node.name}.{method.name}\n"
             yield f"```text\n{_kind(method)}{signature(method, method=True)}\n```\n"
             yield markdown(ast.get_docstring(method) or "") + "\n"
@@ -198,6 +199,57 @@ def api_page() -> str:
         node = next(it for it in definitions(module) if it.name == name)
         out += api_entry(module, node, 2)
     return "\n".join(out)
+
+
+def records_page() -> str:
+    """What `hauberk.records` offers."""
+    out = [
+        f"{HEAD}# Records\n",
+        (
+            "What `from hauberk.records import ...` offers. `Runtime.events` is an [`EventStore`](#eventstore),"
+            " `Runtime.audit` an [`AuditLog`](#auditlog). Each name is loaded from its home on first use.\n"
+        ),
+        "| name | home | |\n|---|---|---|",
+    ]
+    entries: list[str] = []
+    for name in records.__all__:
+        module = records._HOME[name]  # noqa: SLF001  # a constant or an alias does not say where it is from
+        node = next((it for it in definitions(module) if it.name == name), None)
+        words = value_words(module, name) if node is None else first_sentence(ast.get_docstring(node))
+        out.append(f"| [`{name}`](#{name.lower()}) | `{module}` | {words} |")
+        if node is None:
+            entries += [f"## {name}\n", f"```text\n{name} = {value_text(module, name)}\n```\n", words + "\n"]
+        else:
+            entries += api_entry(module, node, 2)
+    return "\n".join([*out, "", *entries])
+
+
+def _assignment(module: str, name: str) -> ast.Assign:
+    tree = ast.parse((SOURCE / (module.replace(".", "/") + ".py")).read_text("utf-8"))
+    found = (it for it in tree.body if isinstance(it, ast.Assign))
+    return next(it for it in found if isinstance(it.targets[0], ast.Name) and it.targets[0].id == name)
+
+
+def value_text(module: str, name: str) -> str:
+    """Return what a constant or an alias of a type stands for."""
+    return ast.unparse(_assignment(module, name).value).replace("'", '"')
+
+
+def value_words(module: str, name: str) -> str:
+    """Return the comment behind a constant or an alias of a type, as a sentence."""
+    lines = (SOURCE / (module.replace(".", "/") + ".py")).read_text("utf-8").splitlines()
+    line = lines[_assignment(module, name).lineno - 1]
+    words = VALUE_WORDS.get(name) or line.partition("  # ")[2]
+    return words[:1].upper() + words[1:].rstrip(".") + "."
+
+
+# What has no room for a comment where it is defined.
+VALUE_WORDS = {
+    "Actor": "who does something: the call being served, a context, or a principal",
+    "Fields": "fields of an event as plain JSON, private ones as `Sealed`",
+    "Pii": "how a field is declared that only those see who may decrypt: `email: Pii[str]`",
+    "Subject": "how the field is declared that says whose data it is",
+}
 
 
 def core_page() -> str:
@@ -543,6 +595,7 @@ PAGES = {
     "events.md": events_page,
     "modules.md": modules_page,
     "policies.md": policies_page,
+    "records.md": records_page,
 }
 
 
