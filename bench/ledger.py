@@ -63,7 +63,7 @@ def _ours(directory: Path, numbers: list[int]) -> Callable[[], float]:
 
 def _plain(directory: Path, schema: str, rows: list[tuple[object, ...]], *, many: int = 1) -> Callable[[], float]:
     numbers: list[int] = []
-    statement = "INSERT INTO entry VALUES " + ",".join(["(?,?,?,?,?,?,?,?,?,?)"] * many)  # noqa: S608  # constants
+    statement = "INSERT INTO entry VALUES " + ",".join([f"({','.join('?' * len(rows[0]))})"] * many)  # noqa: S608  # constants
 
     def case() -> float:
         numbers.append(0)
@@ -123,7 +123,7 @@ def run(progress: Progress) -> list[Row]:
         progress("collecting the rows")
         rows = _rows(directory)
         bare = (
-            "CREATE TABLE entry (log, position, id, stream, type, version, leaf, meta, public, sealed,"
+            "CREATE TABLE entry (log, position, id, stream, type, version, leaf, meta, public, sealed, statement,"
             " PRIMARY KEY (log, position)) WITHOUT ROWID"
         )
         progress("appending beside plain inserts")
