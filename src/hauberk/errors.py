@@ -112,7 +112,6 @@ REGISTRY: dict[str, Spec] = {
     "HBK-718": Spec("the event id stands for another event", 409, "ids are made once: use a new one"),
     "HBK-719": Spec("the erasure is refused by a legal hold", 409, "lift the hold first: hauberk subject hold --help"),
     "HBK-720": Spec("the witnesses have not cosigned in time", 503, "the event is recorded; ask for its receipt later"),
-    "HBK-721": Spec("the key has sealed as much as it may", 500, "a new key of that subject is made by itself"),
     "HBK-722": Spec("the witness refuses the checkpoint", 409, "compare the log with the witness's last checkpoint"),
     "HBK-723": Spec("not a valid log policy", 400, "see c2sp.org/tlog-policy"),
     "HBK-724": Spec("the database schema is of another release", 500, "hauberk database migrate"),

@@ -7,6 +7,7 @@ it the high-water mark; inside it the keys of subjects and, in an embedded runti
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -19,7 +20,7 @@ from hauberk.core.clock import SYSTEM_CLOCK, Clock
 from hauberk.core.config import Config
 from hauberk.core.ports import Store
 from hauberk.crypto.keyring import Purpose
-from hauberk.crypto.note import encode_key
+from hauberk.crypto.note import decode_key, encode_key
 from hauberk.crypto.signing import SigningKey
 from hauberk.errors import ConfigError, NotCosigned
 from hauberk.identity.source import Material, SvidSource
@@ -27,6 +28,7 @@ from hauberk.records.cosign import Cosigning
 from hauberk.records.keys import SubjectKeys
 from hauberk.records.ledger import Ledger
 from hauberk.records.log_policy import LogPolicy
+from hauberk.records.mark import check_mark
 from hauberk.records.recover import Recovery, recover
 from hauberk.records.statement import Producer
 from hauberk.witness_client import WitnessClient, check_policy
@@ -40,13 +42,24 @@ def log_key(state: StateDirectory) -> SigningKey:
 
 
 def log_name(config: Config) -> str:
-    """Return the name of the log in the store."""
+    """Return the name of a trust domain's own log in the store."""
     return f"{config.trust_domain}/ledger"
 
 
-def open_mark(state: StateDirectory, config: Config) -> FileMark:
-    """Open the high-water mark: where the setting says, or beside the database."""
-    return FileMark(Path(config.records.mark) if config.records.mark else state.mark)
+def published_log(directory: Path, config: Config) -> str:
+    """Return the name of the log that a state directory was made for."""
+    published = directory / "log.pub"
+    if not published.exists():
+        return log_name(config)
+    return decode_key(published.read_text("utf-8"))[0].partition("/epoch-")[0]
+
+
+def open_mark(state: StateDirectory, config: Config, log: str) -> FileMark:
+    """Open the high-water mark: where the setting says, or beside the database. Each log has one of its own."""
+    if not config.records.mark:
+        return FileMark(state.mark)
+    other = "" if log == log_name(config) else f"-{sha256(log.encode()).hexdigest()[:8]}"
+    return FileMark(Path(config.records.mark + other))
 
 
 class Recording:
@@ -57,6 +70,7 @@ class Recording:
         config: settings.
         source: the service's identity, whose key signs what it records; without one it is a key of its own.
         signing: sign at all; an authority's own entries are under its log key alone.
+        log: its name; by default the one this directory was made for, at first the trust domain's own.
         clock: time source.
 
     Raises:
@@ -71,6 +85,7 @@ class Recording:
         *,
         source: SvidSource | None = None,
         signing: bool = True,
+        log: str = "",
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         with ExitStack() as taken:  # a start that fails gives back what it took
@@ -79,15 +94,18 @@ class Recording:
             self.store: Store = AuthenticRows(inner, state.keyring)
             self.bus = open_bus(config)
             taken.callback(self.bus.close)
-            self.mark = open_mark(state, config)
+            log = log or published_log(state.path, config)
+            self.mark = open_mark(state, config, log)
             taken.callback(self.mark.close)
             self.keys = SubjectKeys(self.store, state.keyring, shared=not embedded(config))
             self.signer = signer = log_key(state)
-            self.witnesses = self._witnesses(config, signer, taken)
+            head = self.store.head(log)
+            check_mark(self.store, log, head, self.mark.read(), signer.public)  # before anybody else is asked
+            self.witnesses = self._witnesses(config, log, taken)
             self.ledger = Ledger(
                 self.store,
                 signer,
-                log_name(config),
+                log,
                 keys=self.keys,
                 producer=_producer(state, config, source) if signing else None,
                 mark=self.mark,
@@ -116,7 +134,7 @@ class Recording:
             found["witnesses"] = msgspec.to_builtins(self.witnesses.status())
         return found
 
-    def _witnesses(self, config: Config, signer: SigningKey, taken: ExitStack) -> Cosigning | None:
+    def _witnesses(self, config: Config, log: str, taken: ExitStack) -> Cosigning | None:
         """Have the log cosigned, when the settings name witnesses, once they know of no newer head than we have.
 
         Raises:
@@ -134,7 +152,7 @@ class Recording:
         send = WitnessClient()
         taken.callback(send.close)
         patience = config.records.cosign_seconds
-        cosigning = Cosigning(self.store, log_name(config), signer.public, policy, send, patience=patience)
+        cosigning = Cosigning(self.store, log, self.signer.public, policy, send, patience=patience)
         taken.callback(cosigning.close)
         try:
             cosigning.confirm()
@@ -192,10 +210,11 @@ def recover_directory(path: Path, config: Config, *, actor: str, known: str = ""
     state = StateDirectory(path, config.trust_domain, keys=config.authority.keys, database=embedded(config))
     try:
         store = AuthenticRows(open_store(config, state.database, now=clock.time), state.keyring)
-        mark = open_mark(state, config)
+        log = published_log(path, config)
+        mark = open_mark(state, config, log)
         try:
             signer = log_key(state)
-            done = recover(store, signer, log_name(config), mark, actor=actor, known=known, clock=clock)
+            done = recover(store, signer, log, mark, actor=actor, known=known, clock=clock)
         finally:
             mark.close()
             store.close()

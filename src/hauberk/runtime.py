@@ -369,7 +369,8 @@ class Runtime:
         state = StateDirectory(Path(directory), self.config.trust_domain, keys=self.config.authority.keys)
         with ExitStack() as taken:
             taken.callback(state.close)
-            recording = Recording(state, self.config, source=self.source, clock=self._clock)
+            log = f"{self.config.trust_domain}{self.stream.removeprefix('/services')}/events"  # a name of its own
+            recording = Recording(state, self.config, source=self.source, log=log, clock=self._clock)
             taken.callback(recording.close)
             state.complete()
             return self._opened(recording, taken.pop_all().close)
