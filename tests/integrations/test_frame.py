@@ -116,6 +116,18 @@ def test_without_a_mesh_identity_strict_is_not_applied_but_denial_by_default_is(
     assert ask(hello, http("/admin")).status == 200
 
 
+def test_the_application_is_told_the_call_whose_actor_it_may_name(runtime: Runtime) -> None:
+    told = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        told.append(scope["hauberk.call"])
+        await hello(scope, receive, send)
+
+    forged = {"hauberk.call": "whoever the caller wants"}
+    assert ask(protect(app, runtime), http("/orders/17", **forged)).status == 200
+    assert (told[0].path, told[0].method, told[0].address.ip) == ("/orders/17", "GET", "127.0.0.1")
+
+
 def test_a_runtime_without_policies_denies_everything() -> None:
     closed = make_runtime(policy="")
     assert ask(protect(hello, closed), http("/")).code == "HBK-300"

@@ -51,6 +51,8 @@ def protect(app: App, runtime: Runtime | None = None) -> "Protected":
     Args:
         app: any ASGI application: Starlette, FastAPI, Django, a bare function.
         runtime: default an embedded one, made from `hauberk.toml` in the working directory.
+
+    The application finds the call it serves as `scope["hauberk.call"]`.
     """
     if runtime is None:
         runtime = Runtime.embedded()
@@ -112,6 +114,7 @@ class Protected:
             if waiting is None or await self._recorded(waiting, scope, send):
                 if inbound.dropped:
                     scope["headers"] = list(inbound.headers)  # a copy: applications may change theirs
+                scope["hauberk.call"] = inbound.call  # for the application: who acts, as an event store wants to know
                 exchange = _Exchange(self.runtime, inbound, scope, receive, send)
                 # Our own server times bodies, and a body of known length cannot grow: then there is nothing to watch.
                 watched = inbound.body or extension is _NO_EXTENSION
