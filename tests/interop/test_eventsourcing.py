@@ -1,10 +1,12 @@
 """The library's own reusable tests of recorders, factories, applications and projections, on our store, encrypted."""
 
+import atexit
 import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path
+from functools import cache
+from itertools import count
 from typing import Any, ClassVar
 from unittest import TestCase, mock
 from uuid import UUID, uuid4
@@ -28,19 +30,24 @@ from hauberk.integrations.eventsourcing import (
 from tests.support.eventsourcing import application, persistence, projection
 from tests.support.postgres import database
 
+_numbers = count()
 MODULE = "hauberk.integrations.eventsourcing"
 
 
 class Counters(TrackingRecorder, projection.EventCountersView):
     """A view that keeps its numbers in rows, written together with how far it has come."""
 
+    @property
+    def _space(self) -> str:
+        return f"counters of {self.namespace}"
+
     def _count(self, name: bytes) -> tuple[int, int]:
-        row = self.store.get("counters", name)
+        row = self.store.get(self._space, name)
         return (int.from_bytes(row.value), row.revision) if row else (0, 0)
 
     def _raise(self, name: bytes, tracking: Tracking) -> None:
         count, revision = self._count(name)
-        self.record_tracking(tracking, (Put("counters", name, (count + 1).to_bytes(8), expected=revision),))
+        self.record_tracking(tracking, (Put(self._space, name, (count + 1).to_bytes(8), expected=revision),))
 
     def get_created_event_counter(self) -> int:
         return self._count(b"created")[0]
@@ -55,6 +62,18 @@ class Counters(TrackingRecorder, projection.EventCountersView):
         self._raise(b"subsequent", tracking)
 
 
+@cache
+def shared() -> Mapping[str, str]:
+    """Settings of a PostgreSQL database for all tests, each of which has logs under another name."""
+    lent = ExitStack()
+    atexit.register(lent.close)
+    directory = lent.enter_context(tempfile.TemporaryDirectory())
+    return {
+        "HAUBERK_EVENTSOURCING_STORE": lent.enter_context(database()),
+        "HAUBERK_EVENTSOURCING_KEYS": f"file:{directory}/keys",
+    }
+
+
 class Stage:
     """A store of its own for each test, and an environment that names it. Mixed into a test case of the library."""
 
@@ -62,15 +81,15 @@ class Stage:
 
     def setUp(self) -> None:
         self.lent = ExitStack()
-        directory = Path(self.lent.enter_context(tempfile.TemporaryDirectory()))
-        store = f"sqlite:{directory / 'events.db'}"
+        self.settings = {"PERSISTENCE_MODULE": MODULE, "HAUBERK_EVENTSOURCING_LOG": f"test-{next(_numbers)}"}
         if self.kind == "postgres":
-            store = self.lent.enter_context(database())
-        self.settings = {
-            "PERSISTENCE_MODULE": MODULE,
-            "HAUBERK_EVENTSOURCING_STORE": store,
-            "HAUBERK_EVENTSOURCING_KEYS": f"file:{directory / 'keys'}",
-        }
+            self.settings |= shared()
+        else:
+            directory = self.lent.enter_context(tempfile.TemporaryDirectory())
+            self.settings |= {
+                "HAUBERK_EVENTSOURCING_STORE": f"sqlite:{directory}/events.db",
+                "HAUBERK_EVENTSOURCING_KEYS": f"file:{directory}/keys",
+            }
         self.prepare()
         super().setUp()  # type: ignore[misc]  # of the test case this is mixed into
 

@@ -1,7 +1,8 @@
 """An open store with its keys, logs and high-water marks, shared by whoever in this process names the same one.
 
 Behind `hauberk.integrations.eventsourcing`. The key that signs the logs is in the store, sealed under the root secret,
-so that every process that has that secret signs as the same log.
+so that every process that has that secret signs as the same log. The public key of each log is in a file `NAME.pub`
+beside its high-water mark, the name percent-encoded, for `hauberk ledger verify --key`.
 """
 
 import os
@@ -27,7 +28,7 @@ from hauberk.core.config import Config
 from hauberk.core.ports import ABSENT_ROW, KeySource, Put, Store, Write
 from hauberk.crypto.keyring import KEY_BYTES, Keyring, Purpose
 from hauberk.crypto.signing import SigningKey
-from hauberk.errors import ConfigError, Conflict, RecordsError
+from hauberk.errors import ConfigError, Conflict, RecordsError, explained
 from hauberk.records.keys import SubjectKeys
 from hauberk.records.ledger import Ledger
 
@@ -69,13 +70,21 @@ def settings(environ: Lookup) -> Settings:
     """Read the settings.
 
     Raises:
-        ConfigError: HBK-901 one is missing or wrong, HBK-905 the file with the address is open to others.
+        ConfigError: HBK-901 one is missing or wrong, HBK-905 the file with the address is open to others. Which one it
+            is, and what it may be, is in the traceback.
     """
+    with explained():
+        return _read(environ)
+
+
+def _read(environ: Lookup) -> Settings:
     keys, marks, log = (environ.get(name) or "" for name in (KEYS, MARKS, LOG))
     log = log or "eventsourcing"
     text = environ.get(STORE) or ""
     if text == "memory:":
         return Settings(None, keys, marks, log, next(_numbers))
+    if not text:
+        raise ConfigError("HBK-901", f"set {STORE}: sqlite:PATH, postgresql://..., env:NAME, file:PATH or memory:", key=STORE)
     try:
         address = resolved(StoreAddress(text))
     except ValueError:
@@ -86,7 +95,7 @@ def settings(environ: Lookup) -> Settings:
         path = Path(address.rest).absolute()
         address, marks = StoreAddress(f"sqlite:{path}"), marks or f"{path}.marks"
     if not keys:
-        raise ConfigError("HBK-901", "name where the root secret is: file:DIRECTORY or env:PREFIX", key=KEYS)
+        raise ConfigError("HBK-901", f"set {KEYS}, where the root secret is: file:DIRECTORY or env:PREFIX", key=KEYS)
     return Settings(address, keys, marks, log)
 
 
@@ -149,13 +158,18 @@ class Place:
         Raises:
             Tampered: HBK-710, HBK-713 it was changed, or an old copy was put back.
         """
-        name = f"{self._settings.log}/{quote(application, safe='')}/{quote(purpose, safe='')}"
+        name = self.name_of(application, purpose)
         with self._lock:
             if name not in self._ledgers:
                 ledger = Ledger(self.store, self._signer, name, keys=self.keys, mark=self._mark(name))
                 self._taken.callback(ledger.close)  # before its mark and its store
                 self._ledgers[name] = ledger
+                self._publish(name, ledger.verifier)
             return self._ledgers[name]
+
+    def name_of(self, application: str, purpose: str) -> str:
+        """Return the name of a log."""
+        return f"{self._settings.log}/{quote(application, safe='')}/{quote(purpose, safe='')}"
 
     def _mark(self, name: str) -> _Earlier | None:
         if not self._settings.marks:
@@ -168,6 +182,18 @@ class Place:
         mark = FileMark(directory / f"{quote(name, safe='')}.mark")
         self._taken.callback(mark.close)
         return _Earlier(mark)
+
+    def _publish(self, name: str, verifier: str) -> None:
+        """Write the public key of a log beside its mark, where there is one."""
+        if not self._settings.marks:
+            return
+        path = Path(self._settings.marks) / f"{quote(name, safe='')}.pub"
+        part = path.with_suffix(f".{os.getpid()}.part")  # several processes may open the same log at once
+        try:
+            part.write_text(f"{verifier}\n", "utf-8")
+            part.replace(path)
+        except OSError as error:
+            raise RecordsError("HBK-706", "the public key cannot be written", path=str(path)) from error
 
     def flags(self, log: str) -> set[Flag]:
         """Return what to set when this process has recorded something in a log."""
@@ -242,7 +268,8 @@ def lease(chosen: Settings) -> Lease:
     """
     with _registry:
         if chosen not in _open:
-            _open[chosen] = Place(chosen)
+            with explained():
+                _open[chosen] = Place(chosen)
         _users[chosen] = _users.get(chosen, 0) + 1
         return Lease(_open[chosen], lambda: _release(chosen))
 

@@ -90,6 +90,11 @@ class _Recorder:
         """Where rows are; what a view writes there it hands to `record_tracking`."""
         return self._lease.place.store
 
+    @property
+    def namespace(self) -> str:
+        """What tells this application's rows from those of others in the same store."""
+        return self._lease.place.name_of(self.application, "")
+
 
 class AggregateRecorder(_Recorder, persistence.AggregateRecorder):
     """Sequences of aggregates, or their snapshots."""
@@ -258,7 +263,7 @@ class TrackingRecorder(_Recorder, persistence.TrackingRecorder):
         return None if row is None else int.from_bytes(row.value)
 
     def _key(self, application_name: str) -> bytes:
-        names = (self.application.encode(), application_name.encode())
+        names = (self.namespace.encode(), application_name.encode())
         return b"".join(len(name).to_bytes(4) + name for name in names)
 
     def _tracked(self, application_name: str) -> Row | None:
