@@ -17,12 +17,14 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Conninfo, TransactionStatus
 
+from hauberk.adapters.postgres_arrays import register
 from hauberk.errors import ConfigError, Conflict, Malformed, RecordsError
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 _T = TypeVar("_T")
 OLDEST = 150_000  # the oldest server version we are tested with
 CONNECT_SECONDS = 5
+SHORT = 4  # characters; a shorter password cannot be masked in a text
 # A writer that has stopped in the middle is ended by the server before those who wait for it give up.
 STATEMENT_SECONDS = 60.0
 LOCK_SECONDS = 30.0
@@ -31,6 +33,7 @@ _VERIFIED = frozenset({"verify-ca", "verify-full"})
 _DURABLE = ("fsync", "full_page_writes")
 # Connection exceptions, shutdowns, a transaction that idled too long, and a server that is no longer the primary.
 _ENDED = ("08", "57P", "25P03", "25006")
+_TOO_MUCH = "54"  # program limits: the same statement would fail for ever
 _DEFAULTS = {
     "connect_timeout": CONNECT_SECONDS, "application_name": "hauberk", "tcp_user_timeout": 15_000,
     "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3,
@@ -73,23 +76,32 @@ def mapped(password: str = "") -> Iterator[None]:
 
     Raises:
         Conflict: an entry is there already.
-        Malformed: HBK-716 the values cannot be stored in a database at all.
+        Malformed: HBK-716 the values cannot be stored in a database at all, whoever tries.
         RecordsError: HBK-703 the engine failed, HBK-706 this login may not do that.
     """
     try:
         yield
     except psycopg.errors.UniqueViolation as error:
         raise Conflict("an event id, stream version or position is there already", what="entry") from error
-    except (psycopg.DataError, UnicodeError) as error:
-        raise Malformed("a text that PostgreSQL cannot hold", why=told(error, password)) from error
+    except (psycopg.DataError, psycopg.IntegrityError, UnicodeError) as error:
+        raise Malformed("a value that PostgreSQL cannot hold", why=told(error, password)) from error
     except psycopg.errors.InsufficientPrivilege as error:
         raise RecordsError("HBK-706", told(error, password)) from error
-    except (psycopg.Error, Unreachable) as error:
+    except psycopg.Error as error:
+        if (error.sqlstate or "").startswith(_TOO_MUCH):
+            raise Malformed("a value that is too large for PostgreSQL", why=told(error, password)) from error
+        raise RecordsError("HBK-703", told(error, password)) from error
+    except Unreachable as error:
         raise RecordsError("HBK-703", told(error, password)) from error
 
 
 def told(error: Exception, password: str = "") -> str:
-    """Return the first line of what the driver says, without the password."""
+    """Return the first line of what the driver says, without the password.
+
+    A very short password would be found everywhere, and each *** would show where: then only the class is told.
+    """
+    if password and len(password) < SHORT:
+        return type(error).__name__
     line = next(iter(str(error).splitlines()), type(error).__name__)
     return line.replace(password, "***") if password else line
 
@@ -134,6 +146,7 @@ class Target:
         except psycopg.Error as error:
             raise Unreachable(told(error, self._password)) from None
         try:
+            register(connection)
             self._hold(connection)
         except psycopg.Error as error:
             connection.close()

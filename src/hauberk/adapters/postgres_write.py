@@ -1,11 +1,14 @@
 """One write as a PostgreSQL transaction: its locks, what is checked under them, its statements, and its end.
 
+Locks are taken in one order, so that no two writers wait for each other in a circle: the head of the log, the spaces of
+the rows (see `adapters.postgres_rows`), and last the revision, which everybody changes.
+
 Everything that is written goes in one statement (and COPY before it), whose parts the last one waits for. No pipeline
 is used: psycopg ends one with a Flush message, after which PostgreSQL's `idle_in_transaction_session_timeout` does not
 run until the next statement, and a process that was stopped just then would keep the head of the log for ever.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from select import POLLIN, POLLOUT, poll
 from struct import Struct
 from time import monotonic
@@ -17,13 +20,14 @@ from psycopg.pq import ConnStatus, DiagnosticField
 from psycopg.pq.abc import PGconn, PGresult
 from psycopg.types.numeric import Int8
 
-from hauberk.adapters._write import check_append, check_row
+from hauberk.adapters._write import check_append
+from hauberk.adapters.postgres_arrays import arrays
 from hauberk.adapters.postgres_connect import Connection
+from hauberk.adapters.postgres_rows import Part, Raced, Rows
 from hauberk.core.event import Entry
-from hauberk.core.ports import ABSENT_ROW, Append, Check, Delete, Head, Put, Write
+from hauberk.core.ports import Append, Head, Write
 from hauberk.errors import OutcomeUnknown, RecordsError
 
-ROWS_LOCK = 0x6861756265726B01  # of `pg_advisory_xact_lock`: "hauberk" and 1
 HEAD: LiteralString = "SELECT size, frontier, checkpoint, epoch FROM hauberk.head WHERE log = %s"
 ENTRY: LiteralString = "position, id, stream, type, version, leaf, meta, public, sealed, statement"
 _COLUMNS = ("log", *ENTRY.split(", "))
@@ -32,32 +36,12 @@ _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
 _COUNT, _LENGTH, _NUMBER, _VERSION = Struct(">h"), Struct(">i"), Struct(">qi"), Struct(">iqi")
 _PACKED_AT_ONCE = 250  # entries
-_INSERT: LiteralString = (
-    f"INSERT INTO hauberk.entry (log, {ENTRY}) SELECT %s, * FROM unnest(%s::int8[], %s::bytea[], %s::text[],"  # noqa: S608  # constants
-    " %s::text[], %s::int8[], %s::bytea[], %s::bytea[], %s::bytea[], %s::bytea[], %s::bytea[])"
-)
-_VALUES = "unnest(%s::text[], %s::bytea[], %s::bytea[], %s::int8[], %s::float8[])"
-_DELETE = (
-    "DELETE FROM hauberk.row AS kept USING unnest(%s::text[], %s::bytea[]) AS gone (space, key)"
-    " WHERE kept.space = gone.space AND kept.key = gone.key"
-)
-_UPDATE = (
-    "UPDATE hauberk.row AS kept SET value = put.value, revision = put.revision, expires = put.expires"  # noqa: S608  # constants
-    f" FROM {_VALUES} AS put (space, key, value, revision, expires) WHERE kept.space = put.space AND kept.key = put.key"
-)
-_MAKE = f"INSERT INTO hauberk.row SELECT * FROM {_VALUES} ON CONFLICT DO NOTHING"  # noqa: S608  # constants
+_INSERT: LiteralString = f"INSERT INTO hauberk.entry (log, {ENTRY}) SELECT %s, * FROM unnest({', '.join(['%s'] * 10)})"  # noqa: S608  # constants
 _SEVERITY = DiagnosticField.SEVERITY_NONLOCALIZED
 _COPY_FROM = 50  # entries; fewer go with everything else in one statement, COPY is a conversation of its own
 
 
-class Raced(Exception):
-    """Somebody made a head or row that was not there a moment ago. Inside this package only: the write is repeated."""
-
-
 RACES = (Raced, psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
-_Part = tuple[str, str, list[object]]  # name, statement and values
-_Place = tuple[str, bytes]  # space and key
-_There = Mapping[_Place, tuple[int, float | None]]  # revision and expiry of each row that is there
 
 
 def apply(connection: Connection, write: Write, now: float) -> int:
@@ -68,19 +52,17 @@ def apply(connection: Connection, write: Write, now: float) -> int:
         Raced: the same again may succeed.
     """
     append = write.append
-    rows = sorted(write.rows, key=lambda row: (row.space, row.key))
     connection.execute("BEGIN")
     if append is not None:
         _lock_head(connection, append)
-    there = _lock_rows(connection, rows)
-    changed = _changed(rows, there, now)
-    parts = _row_parts(changed, there)
+    rows = Rows(connection, write.rows, now)
+    parts = rows.parts()
     if append is not None:
         if len(append.entries) >= _COPY_FROM:
             _copy(connection, append.log, append.entries)
         parts += _log_parts(append)
-    number, made = _write(connection, parts)
-    if made < sum(put is not None and place not in there for place, (put, _) in changed.items()):
+    number, written = _write(connection, parts)
+    if written < rows.puts:
         raise Raced
     return number
 
@@ -147,23 +129,6 @@ def _lock_head(connection: Connection, append: Append) -> None:
         _begin_log(connection, append.log)
 
 
-def _lock_rows(connection: Connection, rows: Sequence[Put | Delete | Check]) -> _There:
-    """Take the rows that are there, in key order, and return them."""
-    places = sorted({(row.space, row.key) for row in rows})
-    if not places:
-        return {}
-    relies = any(row.expected == ABSENT_ROW and not isinstance(row, Put) for row in rows)
-    lock: LiteralString = "pg_advisory_xact_lock" if relies else "pg_advisory_xact_lock_shared"
-    connection.execute(f"SELECT {lock}(%s)", (Int8(ROWS_LOCK),))
-    query = (
-        "SELECT kept.space, kept.key, kept.revision, kept.expires FROM unnest(%s::text[], %s::bytea[])"
-        " AS wanted (space, key) JOIN hauberk.row AS kept ON kept.space = wanted.space AND kept.key = wanted.key"
-        " ORDER BY kept.space, kept.key FOR UPDATE OF kept"
-    )
-    found = connection.execute(query, _arrays(places), binary=True).fetchall()
-    return {(space, key): (revision, expires) for space, key, revision, expires in found}
-
-
 def _begin_log(connection: Connection, log: str) -> None:
     """Make the head of a new log, so that whoever else begins it waits, and then finds it."""
     query = "INSERT INTO hauberk.head VALUES (%s, 0, '', '', 0) ON CONFLICT DO NOTHING"
@@ -171,72 +136,35 @@ def _begin_log(connection: Connection, log: str) -> None:
         raise Raced
 
 
-def _changed(
-    rows: Sequence[Put | Delete | Check], there: _There, now: float
-) -> Mapping[_Place, tuple[Put | None, int]]:
-    """Return what each row becomes, with its revision; a write may touch one more than once.
-
-    Raises:
-        Conflict: an expectation failed.
-    """
-    changed: dict[_Place, tuple[Put | None, int]] = {}
-    for row in rows:
-        place = (row.space, row.key)
-        if place in changed:
-            old, revision = changed[place]
-            expires = old.expires if old is not None else None
-        else:
-            revision, expires = there.get(place, (0, None))
-        check_row(row, 0 if expires is not None and expires <= now else revision)
-        if isinstance(row, Put):
-            changed[place] = (row, revision + 1)
-        elif isinstance(row, Delete):
-            changed[place] = (None, 0)
-    return changed
-
-
-def _write(connection: Connection, parts: Sequence[_Part]) -> tuple[int, int]:
-    """Run the parts as one statement, the revision last, and return that and how many new rows were made."""
-    names = [name for name, _, _ in parts]
+def _write(connection: Connection, parts: Sequence[Part]) -> tuple[int, int]:
+    """Run the parts as one statement, the revision last, and return that and how many rows were written."""
+    # The order of the parts does not matter; that the one row everybody changes comes last does. It comes last because
+    # it reads what the others did.
     ctes = "".join(f"{name} AS ({query} RETURNING 1), " for name, query, _ in parts)
-    # The order of the parts does not matter; that the one row everybody changes comes last does, or writers could
-    # wait for each other in a circle. It comes last because it reads what the others did.
-    done = "".join(f" AND (SELECT count(*) FROM {name}) IS NOT NULL" for name in names)  # noqa: S608  # constants
-    made = "(SELECT count(*) FROM made)" if "made" in names else "0"
+    done = "".join(f" AND (SELECT count(*) FROM {name}) IS NOT NULL" for name, _, _ in parts)  # noqa: S608  # constants
+    puts = " + ".join(f"(SELECT count(*) FROM {name})" for name, _, _ in parts if name in {"changed", "made"})  # noqa: S608  # constants
     query = (
         f"WITH {ctes}bumped AS (UPDATE hauberk.revision SET number = number + 1 WHERE one = 1{done} RETURNING number)"  # noqa: S608  # constants
-        f" SELECT number, {made} FROM bumped"
+        f" SELECT number, {puts or 0} FROM bumped"
     )
     values = [value for _, _, part in parts for value in part]
-    number, count = connection.execute(query, values, binary=True).fetchall()[0]
-    return int(number), int(count)
+    number, written = connection.execute(query, values, binary=True).fetchall()[0]
+    return int(number), int(written)
 
 
-def _row_parts(changed: Mapping[_Place, tuple[Put | None, int]], there: _There) -> list[_Part]:
-    """Return what deletes rows, changes those that are there, and makes those that are not."""
-    gone = [place for place, (put, _) in changed.items() if put is None and place in there]
-    puts = [(*place, put.value, revision, put.expires) for place, (put, revision) in changed.items() if put is not None]
-    parts = (
-        ("gone", _DELETE, _arrays(gone)),
-        ("changed", _UPDATE, _arrays([put for put in puts if put[:2] in there])),
-        ("made", _MAKE, _arrays([put for put in puts if put[:2] not in there])),
-    )
-    return [part for part in parts if part[2]]
-
-
-def _log_parts(append: Append) -> list[_Part]:
+def _log_parts(append: Append) -> list[Part]:
     """Return what moves the head, writes tiles, and entries where they are too few for COPY."""
     head, log = append.head, append.log
     query = "UPDATE hauberk.head SET size = %s, frontier = %s, checkpoint = %s, epoch = %s WHERE log = %s"
-    parts: list[_Part] = [("head", query, [Int8(head.size), head.frontier, head.checkpoint, Int8(head.epoch), log])]
+    parts: list[Part] = [("head", query, [Int8(head.size), head.frontier, head.checkpoint, Int8(head.epoch), log])]
     if append.tiles:
         query = (
-            "INSERT INTO hauberk.tile SELECT %s, * FROM unnest(%s::int8[], %s::int8[], %s::bytea[])"
+            "INSERT INTO hauberk.tile SELECT %s, * FROM unnest(%s, %s, %s)"
             " ON CONFLICT (log, level, number) DO UPDATE SET data = excluded.data"
         )
-        parts.append(("tiles", query, [log, *_arrays([astuple(tile) for tile in append.tiles])]))
+        parts.append(("tiles", query, [log, *arrays([astuple(tile) for tile in append.tiles])]))
     if 0 < len(append.entries) < _COPY_FROM:
-        parts.append(("entries", _INSERT, [log, *_arrays([astuple(entry) for entry in append.entries])]))
+        parts.append(("entries", _INSERT, [log, *arrays([astuple(entry) for entry in append.entries])]))
     return parts
 
 
@@ -274,10 +202,5 @@ def insert_missing(connection: Connection, log: str, entries: Sequence[Entry]) -
     """Insert the entries that are not there and return how many those were."""
     if not entries:
         return 0
-    values = [log, *_arrays([astuple(entry) for entry in entries])]
+    values = [log, *arrays([astuple(entry) for entry in entries])]
     return connection.execute(_INSERT + " ON CONFLICT DO NOTHING", values).rowcount
-
-
-def _arrays(rows: Sequence[Sequence[object]]) -> list[object]:
-    """Turn rows into columns, whole numbers always of the same width: each width would be a statement of its own."""
-    return [[Int8(value) if type(value) is int else value for value in column] for column in zip(*rows, strict=True)]
