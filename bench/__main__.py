@@ -14,7 +14,7 @@ from bench.harness import Row
 PARTS = {
     "imports": ("imports",),
     "policy": ("policy",),
-    "ledger": ("ledger", "eventstores", "audit", "verify"),
+    "ledger": ("ledger", "eventstores", "audit", "verify", "erasure", "postgres"),
     "tamper": ("tamper",),
     "requests": ("requests",),
     "feed": ("feed",),
