@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from hauberk.identity.source import SvidSource
 
 _ALLOWED = Decision(Verdict.ALLOW, Layer.EDGE)
+_REVOKED = Decision(Verdict.DENY, Layer.IDENTITY, "HBK-206", reason="the caller's identity is revoked")
 
 
 class _PolicyGuard:
@@ -221,7 +222,13 @@ class Runtime:
         return self.config.transport.max_connection_seconds
 
     def decide(self, call: Call) -> Decision:
-        """Ask the policies in force about any call, HTTP or not."""
+        """Ask what is in force about any call, HTTP or not; nobody who is revoked may do anything."""
+        revoked = self._revoked()
+        if revoked is not None and any(
+            revoked.covers(one.id, str(one.proof.detail.get("serial", "")))
+            for one in (call.peer, *call.peer.via, *call.user.via)
+        ):
+            return _REVOKED
         return self._policy.engine.decide(call)
 
     def check(self, inbound: Inbound) -> Decision:

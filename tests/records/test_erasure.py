@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,13 +16,15 @@ from hauberk.adapters.memory import MemoryStore
 from hauberk.adapters.postgres import PostgresStore
 from hauberk.adapters.postgres_bus import PostgresBus
 from hauberk.adapters.sqlite import SqliteStore
+from hauberk.core.event import Entry
 from hauberk.core.ports import Write
 from hauberk.crypto.datakey import DataKey
 from hauberk.crypto.merkle import leaf_hash, verify_consistency, verify_inclusion
 from hauberk.crypto.note import decode_key, verify_checkpoint
 from hauberk.errors import Conflict, HauberkError, HeldBack, Malformed, RecordsError, UnknownSubject
 from hauberk.records._tiles import StoredTree
-from hauberk.records.erasure import ERASED, SCRUBBED, Certificate
+from hauberk.records.erasure import Certificate
+from hauberk.records.evidence import ERASED, SCRUBBED
 from hauberk.records.hidden import Erased
 from hauberk.records.keys import KEY, SUBJECT
 from hauberk.records.permission import Context
@@ -410,7 +413,13 @@ def test_erasing_looks_at_one_person_however_many_there_are(tmp_path: Path, monk
         shop.append("order-1", *(placed(number, customer=f"c{number}") for number in range(at, at + 500)))
     monkeypatch.setattr(SqliteStore, "scan", None)  # no scan of any space
     monkeypatch.setattr(SqliteStore, "entries", None)  # nor of the log
-    monkeypatch.setattr(SqliteStore, "stream", None)
+    own, stream = {ERASURES, HOLDS}, SqliteStore.stream
+
+    def recorded(store: SqliteStore, log: str, name: str, **options: Any) -> Iterator[Entry]:  # noqa: ANN401  # as the port
+        assert name in own
+        return stream(store, log, name, **options)
+
+    monkeypatch.setattr(SqliteStore, "stream", recorded)  # but for the records of erasures and holds
     began = time.perf_counter()
     shop.store.erase("c777", actor=OWNER, reason="asked").result(PATIENCE)
     assert time.perf_counter() - began < PATIENCE

@@ -13,6 +13,12 @@ class Bell:
         self._lock = threading.Lock()  # guards _sleeper
         self._rung = threading.Event()
         self._sleeper: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
+        self.over = False  # there will be nothing new any more
+
+    def end(self) -> None:
+        """Wake who waits, for the last time."""
+        self.over = True
+        self.ring()
 
     def ring(self) -> None:
         """Wake who waits; from any thread, never blocks."""
@@ -54,14 +60,16 @@ class Bells:
     """All bells of one store. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards _bells
+        self._lock = threading.Lock()  # guards _bells and _over
         self._bells: weakref.WeakSet[Bell] = weakref.WeakSet()
+        self._over = False
 
     def bell(self) -> Bell:
         """Return a new one; forgotten when nobody holds it any more."""
         made = Bell()
         with self._lock:
             self._bells.add(made)
+            made.over = self._over
         return made
 
     def ring(self) -> None:
@@ -70,3 +78,11 @@ class Bells:
             bells = list(self._bells)
         for bell in bells:
             bell.ring()
+
+    def end(self) -> None:
+        """Ring all of them for the last time, and whatever is made from now on is over already."""
+        with self._lock:
+            self._over = True
+            bells = list(self._bells)
+        for bell in bells:
+            bell.end()

@@ -6,8 +6,12 @@ subject nowhere. After it nothing sealed under those keys can be read by anybody
 leaves and checkpoints cover ciphertext, so they hold as before. Then caches are dropped, here and over the bus, and the
 store overwrites what it deleted.
 
+Certificates and holds are believed as the ledger has them, see `records.evidence`: rows that are deleted or put back
+open nothing again, and lift no hold. A hold names its subject by a keyed hash, so that it can be found.
+
 What a certificate cannot do is reach copies elsewhere: backups of the database hold the wrapped keys until they are
-deleted, and whatever a reader was shown before is the reader's. It says so.
+deleted, and whatever a reader was shown before is the reader's. It says so. Such a copy together with the keyring opens
+what it holds, in a program that does not ask the ledger.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,15 +23,12 @@ from hauberk.core.decision import Basis, Decision, Layer, Verdict
 from hauberk.core.event import Receipt
 from hauberk.core.ports import Bus, Check, Delete, Put, Store
 from hauberk.errors import Conflict, HauberkError, HeldBack, Malformed, RecordsError
-from hauberk.records.keys import HOLD, KEY_ID_BYTES, Erasing, SubjectKeys
+from hauberk.records.evidence import ERASED, HELD, LIFTED, SCRUBBED, Evidence
+from hauberk.records.keys import HOLD, KEY_ID_BYTES, SubjectKeys
 from hauberk.records.ledger import Ledger, Proof
 from hauberk.records.permission import Context, Permission
 from hauberk.records.streams import ERASURES, HOLDS
 
-ERASED = "records.erased"
-SCRUBBED = "records.scrubbed"
-HELD = "records.held"
-LIFTED = "records.lifted"
 SUBJECTS = "/subjects"  # what policies are asked about
 FORGET = "records.erased"  # subject on the bus: ids of destroyed keys, 16 bytes each
 MAX_REASON = 1_000  # characters
@@ -74,6 +75,7 @@ class Erasure:
         store: where keys are.
         keys: of subjects.
         permission: who may.
+        evidence: what the ledger says about keys; watched from now on.
         bus: tells other processes, None when there are none.
         wake: called with the position of each certificate.
         copies: what holds copies of the database here, in words; part of each certificate.
@@ -85,6 +87,7 @@ class Erasure:
         store: Store,
         keys: SubjectKeys,
         permission: Permission,
+        evidence: Evidence,
         *,
         bus: Bus | None,
         wake: Callable[[int], None],
@@ -93,6 +96,7 @@ class Erasure:
         self._ledger = ledger
         self._store = store
         self._keys = keys
+        self._evidence = keys.watch(evidence)
         self._permission = permission
         self._bus = bus
         self._wake = wake
@@ -106,16 +110,15 @@ class Erasure:
             Denied: HBK-300.
             HeldBack: HBK-719 with the reason of the legal hold.
             UnknownSubject: HBK-717 nothing of it is kept.
+            Tampered: HBK-710 the record of holds was changed.
             Malformed: HBK-716 there is no reason, or it is too long.
             RecordsError: HBK-703, HBK-706 nothing was erased.
         """
         decision = self._permission.enforce(who, "erase", SUBJECTS)
         _check_reason(reason)
         for attempt in range(ATTEMPTS):
-            self._refuse_held(subject, who, decision)
-            erasing = self._keys.erasing(subject)
             try:
-                return self._certified(subject, erasing, who, reason, decision)
+                return self._certified(subject, who, reason, decision)
             except Conflict:  # events of this subject are being written, or a hold just now
                 if attempt == ATTEMPTS - 1:
                     raise
@@ -129,8 +132,11 @@ class Erasure:
             self._permission.record(who, "erase", SUBJECTS, refused).result()
             raise HeldBack("a legal hold forbids it", reason=held)
 
-    def _certified(self, subject: str, erasing: Erasing, who: Context, reason: str, decision: Decision) -> Certificate:
+    def _certified(self, subject: str, who: Context, reason: str, decision: Decision) -> Certificate:
         """Commit the erasure with its certificate, then drop and overwrite what is left of the keys."""
+        holds = self._evidence.holds()
+        self._refuse_held(subject, who, decision)
+        erasing = self._keys.erasing(subject)
         data = {
             "keys": [{"id": key, "commitment": commitment} for key, commitment in erasing.keys],
             "reason": reason,
@@ -140,7 +146,8 @@ class Erasure:
         event = self._permission.event(ERASED, ERASURES, who, data=data)
         event = msgspec.structs.replace(event, digest=decision.basis.digest)
         unheld = Check(HOLD, self._keys.subject_row(subject), 0)
-        receipt = self._ledger.append_batch((event,), rows=(*erasing.rows(event.id), unheld)).result()[0]
+        rows = (*erasing.rows(event.id), unheld)
+        receipt = self._ledger.append_batch((event,), expected={HOLDS: holds}, rows=rows).result()[0]
         ids = [bytes.fromhex(key) for key, _ in erasing.keys]
         self._keys.forget(ids)
         if self._bus is not None:
@@ -192,7 +199,8 @@ class Erasure:
     def _held(self, kind: str, subject: str, who: Context, reason: str, row: Callable[[], Put | Delete]) -> Receipt:
         decision = self._permission.enforce(who, "hold", SUBJECTS)
         keys = [one.hex() for one in self._keys.key_ids(subject)]
-        event = self._permission.event(kind, HOLDS, who, data={"keys": keys, "reason": reason})
+        data = {"subject": self._keys.hold_mark(subject).hex(), "keys": keys, "reason": reason}
+        event = self._permission.event(kind, HOLDS, who, data=data)
         event = msgspec.structs.replace(event, digest=decision.basis.digest)
         return self._ledger.append_batch((event,), rows=(row(),)).result()[0]
 

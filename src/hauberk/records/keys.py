@@ -8,12 +8,16 @@ one leaves a random key id behind, and nothing that links it.
 Rows: `subject` finds a subject's key ids under a keyed hash; `subject-key` holds the wrapped key and how many messages
 were leased on it; `tenant-key` the key that wraps them, sealed by the keyring; `erased` the certificate's event id;
 `hold` why a subject may not be erased. A key is made, and its lease extended, in the very write that first uses it.
+
+A row that is deleted or put back as it once was says the wrong thing, and no tag tells. So once a log is watched, what
+was destroyed and who is held is asked of it as well, see `records.evidence`; of keys in memory nothing is asked.
 """
 
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,7 +26,11 @@ from hauberk.core.ports import ABSENT_ROW, Check, Delete, Put, Store, Write
 from hauberk.crypto.datakey import KEY_BYTES, MAX_MESSAGES, NONCE_BYTES, DataKey
 from hauberk.crypto.keyring import Keyring, Purpose
 from hauberk.errors import ConfigError, Conflict, RecordsError, Tampered, UnknownSubject
+from hauberk.records.live import Live
 from hauberk.records.sealed import commitment_of, field, pack, parts, unpack
+
+if TYPE_CHECKING:
+    from hauberk.records.evidence import Evidence
 
 SUBJECT, KEY, TENANT, ERASED, HOLD = "subject", "subject-key", "tenant-key", "erased", "hold"
 SPACES = frozenset({SUBJECT, KEY})  # rows that change under several writers; who loses looks again
@@ -63,35 +71,12 @@ class Erasing(msgspec.Struct, frozen=True):
         return (*self._deletes, *(Put(ERASED, one, certificate) for one in self._ids))
 
 
-class _Live:
-    """A key in use. `left` is what remains of this process's lease; `leased` and `revision` are the row's."""
-
-    __slots__ = ("commitment", "id", "key", "leased", "left", "pair", "part", "revision")
-
-    def __init__(self, one: bytes, key: DataKey, left: int, leased: int, revision: int) -> None:
-        self.id = one
-        self.key = key
-        self.left = left
-        self.leased = leased
-        self.revision = revision
-        self.pair = (one, key.commitment)
-        self.part = parts(one)  # of the associated data
-        self.commitment = commitment_of((self.pair,))  # of an entry with this key alone
-
-    def copy(self) -> "_Live":
-        """Return an independent copy."""
-        made = object.__new__(_Live)
-        for name in _Live.__slots__:
-            setattr(made, name, getattr(self, name))
-        return made
-
-
 class SubjectKeys:
     """Seals and opens; makes, finds and destroys keys. Thread-safe.
 
     Args:
         store: where wrapped keys are. Behind `adapters.authentic.AuthenticRows`, or a database writer could put one
-            person's key under another's name.
+            person's key under another's name. What those rows cannot tell is that they are old: see `watch`.
         keyring: seals the tenant's key.
         tenant: whose log this is.
         shared: other processes write here too: each write makes sure that the keys it used still exist.
@@ -123,9 +108,15 @@ class SubjectKeys:
         self.budget = budget
         self.lease = min(lease, budget)
         self._lock = threading.Lock()  # guards everything below
-        self._live: OrderedDict[str, _Live] = OrderedDict()  # by subject, the latest used last
+        self._live: OrderedDict[str, Live] = OrderedDict()  # by subject, the latest used last
         self._open: OrderedDict[bytes, DataKey] = OrderedDict()  # by key id, the latest used last
+        self._forgotten = 0  # how often keys were dropped: what was read before that is not kept
         self._wrapping = b""
+        self._evidence: dict[str, Evidence] = {}  # by log
+
+    def watch(self, evidence: "Evidence") -> "Evidence":
+        """Believe what a log says about keys, whatever rows say; return the evidence in use for that log."""
+        return self._evidence.setdefault(evidence.log, evidence)
 
     # where things are
 
@@ -174,7 +165,7 @@ class SubjectKeys:
         """Return what seals the values of one write."""
         return Sealing(self)
 
-    def live(self, subject: str) -> _Live | None:
+    def live(self, subject: str) -> Live | None:
         """Return the key a subject's values are sealed with now, from memory or the store."""
         with self._lock:
             found = self._live.get(subject)
@@ -183,14 +174,24 @@ class SubjectKeys:
                 return found
         ids = self.key_ids(subject)
         row = self._store.get(KEY, ids[0]) if ids else None
-        if row is None:
+        if row is None or self._certificate(ids[0]) is not None:  # destroyed, and put back: what is new gets a new one
             return None
         key = DataKey.unwrap(row.value[_HEAD:], self._tenant_key())
-        return _Live(ids[0], key, 0, int.from_bytes(row.value[:_HEAD]), row.revision)
+        return Live(ids[0], key, 0, int.from_bytes(row.value[:_HEAD]), row.revision)
 
-    def made(self, keys: Mapping[str, _Live]) -> None:
-        """Take note of keys whose rows are durable now."""
+    @property
+    def forgotten(self) -> int:
+        """How often keys were dropped; see `made`."""
         with self._lock:
+            return self._forgotten
+
+    def made(self, keys: Mapping[str, Live], forgotten: int) -> None:
+        """Take note of keys whose rows are durable now, unless some were dropped since they were looked up."""
+        with self._lock:
+            if forgotten != self._forgotten:
+                for subject in keys:  # what an older copy says about its lease is wrong now
+                    self._live.pop(subject, None)
+                return
             self._live.update(keys)
             while len(self._live) > self._cached:
                 self._live.popitem(last=False)
@@ -199,7 +200,7 @@ class SubjectKeys:
         """Return a new key and its id."""
         return self._random(KEY_ID_BYTES), DataKey.generate(self._random)
 
-    def row_of(self, one: _Live) -> bytes:
+    def row_of(self, one: Live) -> bytes:
         """Return the value of a key's row."""
         return one.leased.to_bytes(_HEAD) + one.key.wrap(self._tenant_key())
 
@@ -261,24 +262,43 @@ class SubjectKeys:
             raise Tampered("a value does not open in this place", position=entry.position, kind="relocated") from None
 
     def _key(self, key_id: bytes) -> DataKey | Lost | None:
-        with self._lock:
-            found = self._open.get(key_id)
-            if found is not None:
-                self._open.move_to_end(key_id)
-        if found is not None and not self.shared:
-            return found
-        row = self._store.get(KEY, key_id)
-        if row is None:
-            self.forget((key_id,))
-            erased = self._store.get(ERASED, key_id)
-            return Lost(key_id.hex(), erased.value) if erased is not None else None
-        if found is None:
-            found = DataKey.unwrap(row.value[_HEAD:], self._tenant_key())
+        while True:
             with self._lock:
-                self._open[key_id] = found
-                while len(self._open) > self._cached:
-                    self._open.popitem(last=False)
-        return found
+                forgotten = self._forgotten
+                found = self._open.get(key_id)
+                if found is not None:
+                    self._open.move_to_end(key_id)
+            if found is not None and (not self.shared or self._store.get(KEY, key_id) is not None):
+                return found
+            loaded = self._loaded(key_id)
+            with self._lock:
+                if not isinstance(loaded, DataKey):
+                    self._open.pop(key_id, None)
+                    return loaded
+                if forgotten == self._forgotten:  # else it may have been destroyed since: look again
+                    self._open[key_id] = loaded
+                    while len(self._open) > self._cached:
+                        self._open.popitem(last=False)
+                    return loaded
+
+    def _loaded(self, key_id: bytes) -> DataKey | Lost | None:
+        """Return a key from the store; that it was destroyed is asked first, and again when it is not there."""
+        row = None
+        lost = self._lost(key_id)
+        if lost is None:
+            row = self._store.get(KEY, key_id)
+            lost = self._lost(key_id) if row is None else None
+        return DataKey.unwrap(row.value[_HEAD:], self._tenant_key()) if row is not None else lost
+
+    def _lost(self, key_id: bytes) -> Lost | None:
+        row = self._store.get(ERASED, key_id)
+        certificate = row.value if row is not None else self._certificate(key_id)
+        return None if certificate is None else Lost(key_id.hex(), certificate)
+
+    def _certificate(self, key_id: bytes) -> bytes | None:
+        """Return the certificate that a log has of the end of a key."""
+        found = (one.certificate(key_id) for one in self._evidence.values())
+        return next((one for one in found if one is not None), None)
 
     # erasing
 
@@ -306,6 +326,7 @@ class SubjectKeys:
         """Drop keys from memory."""
         gone = frozenset(key_ids)
         with self._lock:
+            self._forgotten += 1
             for one in gone:
                 self._open.pop(one, None)
             for subject in [subject for subject, live in self._live.items() if live.id in gone]:
@@ -314,6 +335,7 @@ class SubjectKeys:
     def forget_all(self) -> None:
         """Drop every key from memory, as after a write that failed."""
         with self._lock:
+            self._forgotten += 1
             self._open.clear()
             self._live.clear()
 
@@ -328,9 +350,16 @@ class SubjectKeys:
         return Delete(HOLD, self.subject_row(subject))
 
     def held(self, subject: str) -> str:
-        """Return why a subject may not be erased; empty when it may."""
+        """Return why a subject may not be erased, by its row or by a log that is watched; empty when it may."""
         row = self._store.get(HOLD, self.subject_row(subject))
-        return row.value.decode() if row is not None else ""
+        if row is not None:
+            return row.value.decode()
+        mark = self.hold_mark(subject)
+        return next(filter(None, (one.held(mark) for one in self._evidence.values())), "")
+
+    def hold_mark(self, subject: str) -> bytes:
+        """Return what stands for a subject in the record of holds: no row has it, and nobody without the keyring."""
+        return self._keyring.mac(Purpose.SUBJECT, parts(self.subject_row(subject), b"hold"))
 
     def __repr__(self) -> str:
         return "SubjectKeys()"
@@ -341,8 +370,9 @@ class Sealing:
 
     def __init__(self, keys: SubjectKeys) -> None:
         self._keys = keys
+        self._forgotten = keys.forgotten
         self._nonces = keys.nonces()
-        self._used: dict[str, _Live] = {}
+        self._used: dict[str, Live] = {}
         self._changed: set[str] = set()
         self._rows: dict[tuple[str, bytes], Put | Check] = {}
 
@@ -355,7 +385,7 @@ class Sealing:
         """The write is durable: what was made may be used from now on."""
         for subject in self._changed:  # each change raised the row's revision by one
             self._used[subject].revision += 1
-        self._keys.made(self._used)
+        self._keys.made(self._used, self._forgotten)
 
     def seal(self, private: Sequence[Private], stream: str, version: int, kind: str) -> tuple[bytes, bytes]:
         """Return the sealed part of an entry and its key commitment.
@@ -374,7 +404,7 @@ class Sealing:
             fields.append((one.path, pairs.index(live.pair), live.key.seal(one.value, aad, next(self._nonces))))
         return pack((pairs, fields)), live.commitment if len(pairs) == 1 else commitment_of(pairs)
 
-    def _live(self, subject: str) -> _Live:
+    def _live(self, subject: str) -> Live:
         live = self._used.get(subject)
         if live is None:
             found = self._keys.live(subject)
@@ -386,7 +416,7 @@ class Sealing:
         live.left -= 1
         return live
 
-    def _extended(self, subject: str, live: _Live) -> _Live:
+    def _extended(self, subject: str, live: Live) -> Live:
         """Take the next lease of a key, or make another key when its budget is used up."""
         if live.leased + self._keys.lease > self._keys.budget:
             return self._made(subject)
@@ -395,9 +425,9 @@ class Sealing:
         self._put(subject, live)
         return live
 
-    def _made(self, subject: str) -> _Live:
+    def _made(self, subject: str) -> Live:
         key_id, key = self._keys.fresh()
-        live = _Live(key_id, key, self._keys.lease, self._keys.lease, 0)
+        live = Live(key_id, key, self._keys.lease, self._keys.lease, 0)
         name = self._keys.subject_row(subject)
         pending = self._rows.get((SUBJECT, name))
         if isinstance(pending, Put):  # a second key within one write
@@ -409,6 +439,6 @@ class Sealing:
         self._put(subject, live)
         return live
 
-    def _put(self, subject: str, live: _Live) -> None:
+    def _put(self, subject: str, live: Live) -> None:
         self._rows[KEY, live.id] = Put(KEY, live.id, self._keys.row_of(live), expected=live.revision)
         self._changed.add(subject)

@@ -15,6 +15,9 @@ Many streams at once are asked about by their pattern, `/streams/order-*`, and t
 pattern is denied, and of what it covers only the streams that may be read are shown. `paths: ["/streams/*"]` allows
 both. Without a policy that allows it nothing is allowed. Every denial is recorded before the caller learns of it.
 
+Whoever is no longer who it was is denied whatever policies say: the proof of each principal ends with its certificate,
+`proof.detail["expires"]`, and a runtime as the authorizer refuses those that are revoked.
+
 Answers are kept per actor, verb and path until other policies are in force: an authorizer that can change has an
 attribute `moment`, another object whenever it has; one that cannot has a `digest`; any other is asked each time.
 """
@@ -26,7 +29,7 @@ import msgspec
 
 from hauberk.core.call import HERE, NOWHERE, Address, Call, Workload
 from hauberk.core.clock import SYSTEM_CLOCK, Clock
-from hauberk.core.decision import Decision, Verdict
+from hauberk.core.decision import Decision, Layer, Verdict
 from hauberk.core.event import Event, Receipt
 from hauberk.core.ids import uuid7
 from hauberk.core.ports import Authorizer, Recorder
@@ -34,6 +37,7 @@ from hauberk.core.principal import ANONYMOUS, Kind, Principal
 from hauberk.crypto.keyring import Pseudonyms
 from hauberk.records.streams import DENIED
 
+_EXPIRED = Decision(Verdict.DENY, Layer.IDENTITY, "HBK-300", reason="the proof of the caller's identity has expired")
 KEPT = 8_192  # answers in memory, a few hundred bytes each
 TYPE = "records.denied"
 
@@ -87,6 +91,15 @@ def _plain(value: object) -> object:
 _claims = msgspec.json.Encoder(order="deterministic", enc_hook=_plain).encode
 
 
+def _everybody(who: Context) -> tuple[Principal, ...]:
+    return who.peer, *who.peer.via, who.user, *who.user.via
+
+
+def _ended(expires: object, now: float) -> bool:
+    """Tell whether a time is over; what is there and is no time is."""
+    return expires is not None and not (isinstance(expires, int | float) and now < expires)
+
+
 class Permission:
     """Asks the policies, remembers their answers, records their denials. Thread-safe.
 
@@ -124,7 +137,9 @@ class Permission:
         return found if found is not None else getattr(self._policy, "digest", None)
 
     def decide(self, who: Context, verb: str, path: str) -> Decision:
-        """Return the answer of the policies in force."""
+        """Return the answer of the policies in force, or a refusal of who is not proven any more."""
+        if self.expired(who):
+            return _EXPIRED
         moment = self.moment  # read first: an answer may be newer than it, and is then asked for again, never older
         key = self._key(who, verb, path) if moment is not None else None
         if key is None:
@@ -154,7 +169,18 @@ class Permission:
             claims = _claims(who.user.claims) if who.user.claims else b""
         except (TypeError, ValueError, OverflowError, RecursionError):
             return None
-        return who.peer.kind, who.peer.id, who.user.kind, who.user.id, claims, who.address, verb, path
+        chain = tuple((one.kind, one.id, str(one.proof.detail.get("serial", ""))) for one in _everybody(who))
+        return len(who.peer.via), chain, claims, who.address, verb, path
+
+    def expired(self, who: Context) -> bool:
+        """Tell whether the proof of anybody in it has ended."""
+        now: float | None = None
+        for one in _everybody(who):
+            if one.proof.detail:
+                now = self.clock.time() if now is None else now
+                if _ended(one.proof.detail.get("expires"), now):
+                    return True
+        return False
 
     def allows(self, who: Context, verb: str, path: str) -> bool:
         """Tell whether it is allowed; for what is left out or hidden without a word."""

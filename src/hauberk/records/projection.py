@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hauberk.records.erasure import ERASED
+from hauberk.records.evidence import ERASED
 from hauberk.records.pending import Pending
 from hauberk.records.permission import Actor
 from hauberk.records.reading import Recorded

@@ -5,7 +5,7 @@ cannot be changed unseen, and what it says about people is sealed under their ke
 snapshots along. Policies are asked about the stream itself: `append` to save one, `read` and `decrypt` to load it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -41,6 +41,14 @@ class Snapshot(msgspec.Struct, frozen=True):
     version: int
     state: Any
     position: int
+
+    def __repr__(self) -> str:
+        """Return a line for people; a typed state hides what is private itself, of a plain one nothing is shown."""
+        state = repr(self.state) if isinstance(self.state, Event | Redacted | Erased) else "..."
+        return f"Snapshot(version={self.version}, state={state}, position={self.position})"
+
+    def __rich_repr__(self) -> Iterator[str]:  # type: ignore[override]  # what msgspec says here shows every value
+        yield repr(self)
 
 
 class _Stored(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -32,6 +32,7 @@ from hauberk.records.appending import Appended, Appender, Batch
 from hauberk.records.bell import Bells
 from hauberk.records.cursor import Cursor
 from hauberk.records.erasure import COPIES, Certificate, Erasure
+from hauberk.records.evidence import Evidence
 from hauberk.records.fold import Folder
 from hauberk.records.ledger import Ledger
 from hauberk.records.pending import Pending
@@ -77,7 +78,7 @@ class EventStore:
     Args:
         ledger: where events go.
         rows: the store the ledger lives in; behind `adapters.authentic.AuthenticRows`, or a database writer could move
-            a cursor or lift a legal hold.
+            a cursor; deleting one or putting an old one back is left to them.
         policy: decides; a `Runtime`, or an engine.
         pseudonyms: how people, sessions and addresses appear in clear.
         target: the workload whose policies these are.
@@ -115,8 +116,9 @@ class EventStore:
         self._bells = Bells()
         self._listening = bus.subscribe(GREW, lambda _subject, _data: self._bells.ring()) if bus is not None else None
         self._appender = Appender(ledger, rows, self.permission, self._grew)
+        evidence = Evidence(rows, ledger.log, self._reader.checked)
         self._erasure = (
-            Erasure(ledger, rows, ledger.keys, self.permission, bus=bus, wake=self._grew, copies=copies)
+            Erasure(ledger, rows, ledger.keys, self.permission, evidence, bus=bus, wake=self._grew, copies=copies)
             if ledger.keys
             else None
         )
@@ -250,7 +252,8 @@ class EventStore:
 
         Raises:
             Malformed: HBK-716 not a name or pattern.
-            Denied: HBK-300, when gone through, as everything below; also when the right ends.
+            Denied: HBK-300, when gone through, as everything below; also when the right ends, HBK-206 when whoever
+                subscribed is revoked.
             RecordsError: HBK-703, HBK-706 the cursor cannot be read or taken over.
         """
         query = self._query(stream, type, "subscribe", actor, unknown)
@@ -362,7 +365,8 @@ class EventStore:
             return Pending.failed(RecordsError("HBK-706", "the event store is closed"))
 
     def close(self) -> None:
-        """Write what was counted and release threads; the ledger stays open. Closing twice is fine."""
+        """End subscriptions, write what was counted and release threads; the ledger stays open. Twice is fine."""
+        self._bells.end()
         self._workers.shutdown()
         if self._listening is not None:
             self._listening.close()

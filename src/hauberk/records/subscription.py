@@ -3,7 +3,8 @@
 Delivery is at least once: `ack` moves the durable cursor of a named subscription behind an event and everything before
 it, and after a restart delivery goes on from there. New events are noticed by a notification, and by looking again
 where one was lost. When the right to subscribe ends, so does the subscription, with `Denied`: whenever other policies
-are in force it is asked for again before the next event is handed over.
+or revocations are in force it is asked for again before the next event is handed over, and at the latest when the
+proof of who subscribed has expired. When the store is closed it just ends.
 """
 
 import asyncio
@@ -52,6 +53,11 @@ class Subscription(Generic[E]):
         self._closed = False
 
     @property
+    def closed(self) -> bool:
+        """Whether it has ended: it was closed, its right ended, or the store was closed."""
+        return self._closed or self._bell.over
+
+    @property
     def position(self) -> int:
         """Where delivery would go on after a restart; without a name, where it goes on now."""
         if self._cursor is not None:
@@ -59,20 +65,20 @@ class Subscription(Generic[E]):
         return self._fetched[0].position if self._fetched else self._at
 
     def __iter__(self) -> Iterator[Recorded[E]]:
-        while not self._closed:
+        while not self.closed:
             if (item := self._next()) is not None:
                 yield item
-            elif not self._closed:
+            elif not self.closed:
                 self._bell.hear(self._poll)
 
     async def __aiter__(self) -> AsyncIterator[Recorded[E]]:
-        while not self._closed:
+        while not self.closed:
             item = self._ready()
             if item is None:
                 item = await asyncio.to_thread(self._next)
             if item is not None:
                 yield item
-            elif not self._closed:
+            elif not self.closed:
                 await self._bell.heard(self._poll)
 
     def ack(self, item: Recorded[E]) -> Pending[None]:
@@ -93,9 +99,10 @@ class Subscription(Generic[E]):
 
     def _ready(self) -> Recorded[E] | None:
         """Return the next event that was fetched under what is in force now."""
-        if self._fetched and self._moment is not None and self._moment == self._reader.permission.moment:
-            return self._taken()
-        return None
+        permission = self._reader.permission
+        if not self._fetched or self._moment is None or self._moment != permission.moment:
+            return None
+        return None if permission.expired(self._query.who) else self._taken()
 
     def _taken(self) -> Recorded[E]:
         item = self._fetched.popleft()
@@ -127,7 +134,7 @@ class Subscription(Generic[E]):
     def _fetch(self) -> None:
         """Fetch until there is something to deliver, or nothing more to look at."""
         query, ledger = self._query, self._reader.ledger
-        while not self._fetched and not self._closed:
+        while not self._fetched and not self.closed:
             self._moment = self._reader.permission.moment
             self._enforce()
             size = ledger.head().size

@@ -84,6 +84,9 @@ class Event(msgspec.Struct, metaclass=EventMeta, frozen=True):
         shown = (f"{name}={self._shown(name, hidden=name in hidden)}" for name in self.__struct_fields__)
         return f"{type(self).__name__}({', '.join(shown)})"
 
+    def __rich_repr__(self) -> Iterator[str]:  # type: ignore[override]  # what msgspec says here shows every value
+        yield repr(self)
+
     def _shown(self, name: str, *, hidden: bool) -> str:
         """Return a field for people; private values stay out of logs and tracebacks."""
         value = getattr(self, name)
@@ -98,6 +101,13 @@ class Untyped(Event):
     """
 
     data: Mapping[str, object]
+
+    def __repr__(self) -> str:
+        """Return the names of the fields: which values were private is not known here, so none is shown."""
+        shown = (
+            f"{name}={value if isinstance(value, Redacted | Erased) else '...'}" for name, value in self.data.items()
+        )
+        return f"Untyped({', '.join(shown)})"
 
 
 def _register(kind: str, made: type[Any]) -> None:
