@@ -14,10 +14,11 @@ class OrderPlaced(Event, type="shop.order.placed.v1"):
 
 runtime = hauberk.Runtime.embedded(".orders", policies="examples/records/policy.yaml")
 shop, reports = (Principal(Kind.WORKLOAD, f"spiffe://example.org/ns/default/sa/{name}") for name in ("shop", "reports"))
-placed = OrderPlaced(order_id="17", customer="cust-9", email="ann@example.org", total=3)
-runtime.events.append("order-17", [placed], actor=shop).result()  # durable and under a signed checkpoint
+order = f"order-{runtime.events.size}"  # another one each time this is run
+placed = OrderPlaced(order_id=order, customer="cust-9", email="ann@example.org", total=3)
+runtime.events.append(order, [placed], actor=shop).result()  # durable and under a signed checkpoint
 for reader in (shop, reports):
-    print(*(type(item.event.email).__name__ for item in runtime.events.read("order-17", actor=reader)))
+    print(*(type(item.event.email).__name__ for item in runtime.events.read(order, actor=reader)))
 runtime.events.erase("cust-9", actor=shop, reason="Art. 17 GDPR").result()
-print(*(type(item.event.email).__name__ for item in runtime.events.read("order-17", actor=shop)))
+print(*(type(item.event.email).__name__ for item in runtime.events.read(order, actor=shop)))
 runtime.close()
