@@ -1,7 +1,7 @@
 """The event store: appended once, all or nothing, at the version expected, and read as it was."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -28,10 +28,12 @@ from hauberk.records.appending import NO_STREAM, Batch
 from hauberk.records.ledger import Ledger
 from hauberk.records.permission import Context
 from hauberk.records.reading import PAGE, Recorded
+from hauberk.records.signed_tree import SignedTree
 from hauberk.records.statement import Producer
 from hauberk.records.store import EventStore
 from hauberk.records.typed import Event
 from hauberk.records.verify import verify_store
+from tests.records.forger import leafed
 from tests.records.made import ORIGIN, PATIENCE
 from tests.records.shop import ANN, ENGINES, NOBODY, OWNER, OrderPaid, OrderPlaced, Shop, placed, stored
 
@@ -350,7 +352,8 @@ def bobs_value_over_anns(shop: Shop) -> list[Event]:
     return shop.read("order-1")
 
 
-def test_ciphertext_pasted_from_another_stream_does_not_open(shop: Shop) -> None:
+def test_ciphertext_pasted_from_another_stream_does_not_open(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SignedTree, "check", lambda _tree, _entry: None)  # which finds it before
     with pytest.raises(Tampered) as caught:
         bobs_value_over_anns(shop)
     assert caught.value.context["position"] == 0
@@ -360,10 +363,12 @@ def test_without_the_place_in_the_seal_it_reads_as_if_it_belonged(shop: Shop, mo
     seal, unseal = DataKey.seal, DataKey.open
     monkeypatch.setattr(DataKey, "seal", lambda key, value, _aad, nonce: seal(key, value, b"", nonce))
     monkeypatch.setattr(DataKey, "open", lambda key, sealed, _aad: unseal(key, sealed, b""))
+    monkeypatch.setattr(SignedTree, "check", lambda _tree, _entry: None)
     assert bobs_value_over_anns(shop) == [placed(1, customer="bob")]
 
 
-def test_ciphertext_pasted_from_an_earlier_version_does_not_open(shop: Shop) -> None:
+def test_ciphertext_pasted_from_an_earlier_version_does_not_open(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SignedTree, "check", lambda _tree, _entry: None)
     shop.append("order-1", placed(1, email="old"), placed(1, email="new"))
     old, new = shop.entries("/streams/order-1")
     overwrite(shop, new, old.sealed, old.leaf[-32:])
@@ -388,6 +393,85 @@ def test_an_entry_moved_to_another_stream_is_not_shown(shop: Shop) -> None:
     shop.inner._logs[ORIGIN][0] = replace(shop.entry(0), stream="/streams/order-2")
     with pytest.raises(Tampered):
         shop.read("order-2")
+
+
+def edited(shop: Shop) -> None:
+    """Write another amount into the first entry, and the leaf that fits it: whoever has the database can."""
+    shop.append("order-1", paid(1), paid(2))
+    assert isinstance(shop.inner, MemoryStore)
+    one = replace(shop.entry(0), public=b'{"order":"1","amount":1000000}')
+    shop.inner._logs[ORIGIN][0] = leafed(one, 0, 1)
+
+
+def inserted(shop: Shop) -> None:
+    """Put an entry behind the signed end."""
+    shop.append("order-1", paid(1), paid(2))
+    assert isinstance(shop.inner, MemoryStore)
+    one = shop.entry(1)
+    shop.inner._logs[ORIGIN].append(leafed(replace(one, public=b'{"order":"1","amount":777}'), 2, 3))
+
+
+ATTACKS = [(edited, 0, "rewritten", [1_000_000, 2]), (inserted, 2, "appended", [1, 2, 777])]
+
+
+@pytest.mark.parametrize(("attack", "at", "kind", "_shown"), ATTACKS)
+def test_an_entry_that_fits_its_leaf_and_is_not_in_the_signed_tree_is_not_shown(
+    shop: Shop, attack: Callable[[Shop], None], at: int, kind: str, _shown: list[int]
+) -> None:
+    attack(shop)
+    for backwards in (False, True):
+        for stream in ("order-1", "*"):
+            with pytest.raises(Tampered) as caught:
+                shop.read(stream, backwards=backwards)
+            assert (caught.value.code, caught.value.context["position"], caught.value.context["kind"]) == (
+                "HBK-710",
+                at,
+                kind,
+            )
+    subscription = shop.store.subscribe("order-1", actor=OWNER)
+    if attack is inserted:
+        assert [next(iter(subscription)).event.amount for _ in range(2)] == [1, 2]
+    else:
+        with pytest.raises(Tampered):
+            next(iter(subscription))
+    subscription.close()
+
+
+def test_what_comes_before_such_an_entry_is_shown(shop: Shop) -> None:
+    inserted(shop)
+    reading = iter(shop.store.read("order-1", actor=OWNER))
+    assert [next(reading).event.amount for _ in range(2)] == [1, 2]
+    with pytest.raises(Tampered):
+        next(reading)
+
+
+@pytest.mark.parametrize(("attack", "_at", "_kind", "shown"), ATTACKS)
+def test_without_a_look_at_the_tree_it_is_shown(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, attack: Callable[[Shop], None], _at: int, _kind: str, shown: list[int]
+) -> None:
+    attack(shop)
+    monkeypatch.setattr(SignedTree, "check", lambda _tree, _entry: None)
+    assert numbers(shop.read("order-1")) == shown
+
+
+def test_a_snapshot_that_was_edited_is_not_loaded(shop: Shop) -> None:
+    shop.append("order-1", paid(1))
+    shop.store.save_snapshot("order-1", 1, {"total": 1}, actor=OWNER).result(PATIENCE)
+    assert isinstance(shop.inner, MemoryStore)
+    one = replace(shop.entry(1), public=b'{"version":1,"state":{"total":9}}')
+    shop.inner._logs[ORIGIN][1] = leafed(one, 1, 1)
+    with pytest.raises(Tampered):
+        shop.store.snapshot("order-1", actor=OWNER).result(PATIENCE)
+
+
+@pytest.mark.parametrize("part", ["leaf", "meta", "public", "sealed", "id"])
+def test_a_column_of_another_type_is_no_entry(shop: Shop, part: str) -> None:
+    shop.append("order-1", paid(1))
+    assert isinstance(shop.inner, MemoryStore)
+    one = shop.entry(0)
+    shop.inner._logs[ORIGIN][0] = replace(one, **{part: getattr(one, part).decode("latin-1")})
+    with pytest.raises(Tampered):
+        shop.read("order-1")
 
 
 # the model

@@ -1,7 +1,8 @@
 """Reading events: pages of entries, turned into what this reader may see, forwards or backwards.
 
 Each page asks again whether reading and decrypting are still allowed, so a right ends in the middle of a long read too.
-What may not be decrypted is `Redacted`, what nobody can decrypt any more `Erased`; neither is an error.
+An entry is shown only if it is in the tree under the signed head, see `records.signed_tree`. What may not be decrypted
+is `Redacted`, what nobody can decrypt any more `Erased`; neither is an error.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ import msgspec
 
 from hauberk.core.event import Entry, Leaf
 from hauberk.core.ports import END, Store
+from hauberk.crypto.note import decode_key
 from hauberk.errors import Malformed, RecordsError, Tampered, UnknownType
 from hauberk.records._encode import Meta
 from hauberk.records.access import Reads
@@ -23,6 +25,7 @@ from hauberk.records.keys import Lost, SubjectKeys
 from hauberk.records.ledger import Ledger, Proof
 from hauberk.records.permission import Context, Permission
 from hauberk.records.shape import shape_of
+from hauberk.records.signed_tree import SignedTree
 from hauberk.records.streams import STREAMS, Pattern, is_recorded, shown_stream
 from hauberk.records.typed import Event, Untyped, class_of
 from hauberk.records.upcasting import build, chain, sources, upcasted
@@ -158,6 +161,7 @@ class Reader:
         self.permission = permission
         self._store = store
         self._reads = reads
+        self._tree = SignedTree(store, ledger.log, decode_key(ledger.verifier)[1])
         self._certificates: OrderedDict[bytes, int] = OrderedDict()  # position by event id; the store is asked again
 
     def enforce(self, query: Query) -> None:
@@ -219,26 +223,27 @@ class Reader:
             digest=meta.digest, keys=keys, _ledger=self.ledger,
         )  # fmt: skip
 
-    @staticmethod
-    def checked(entry: Entry) -> Meta:
-        """Return the meta part of an entry whose parts are those its leaf covers.
+    def checked(self, entry: Entry) -> Meta:
+        """Return the meta part of an entry that is in the signed tree, with the parts that its leaf covers.
 
         Raises:
-            Tampered: HBK-710 they are not.
+            Tampered: HBK-710 it is not what was recorded; `position`, and `kind`.
         """
         try:
             leaf = Leaf.decode(entry.leaf)
             meta = _decode_meta(entry.meta)
-        except (ValueError, RecursionError) as error:
+            found = (sha256(entry.meta).digest(), sha256(entry.public).digest(), sha256(entry.sealed).digest())
+            place = (entry.stream, entry.type, entry.id.hex())
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:  # a column may hold another type
             raise Tampered("an entry cannot be read", position=entry.position, kind="unreadable") from error
-        found = (sha256(entry.meta).digest(), sha256(entry.public).digest(), sha256(entry.sealed).digest())
         if found != (leaf.meta, leaf.public, leaf.sealed) or (leaf.position, leaf.version) != (
             entry.position,
             entry.version,
         ):
             raise Tampered("an entry is not what its leaf says", position=entry.position, kind="edited")
-        if (meta.stream, meta.type, meta.id) != (entry.stream, entry.type, entry.id.hex()):
+        if (meta.stream, meta.type, meta.id) != place:
             raise Tampered("an entry is not what its leaf says", position=entry.position, kind="relocated")
+        self._tree.check(entry)
         return meta
 
     def opened(self, who: Context, entry: Entry, keys: Mapping[str, str], asked: str) -> Mapping[str, object]:

@@ -16,7 +16,7 @@ from hauberk.core.ids import uuid7
 from hauberk.core.ports import Append, Check, Delete, Head, Put, Store, Write
 from hauberk.crypto.merkle import EMPTY_ROOT, Frontier
 from hauberk.crypto.note import Checkpoint, sign_checkpoint, verify_checkpoint
-from hauberk.crypto.signing import SigningKey
+from hauberk.crypto.signing import SigningKey, VerifyKey
 from hauberk.errors import Malformed, RecordsError, Tampered
 from hauberk.records._tiles import load_writer
 from hauberk.records.job import Job, Pair, encoded
@@ -29,6 +29,25 @@ CACHED_STREAMS = 10_000  # stream versions kept in memory; the rest are looked u
 def origin_of(log: str, epoch: int) -> str:
     """Return the name in checkpoints of a log's epoch: the log's own for 0, else with `/epoch-N` behind it."""
     return f"{log}/epoch-{epoch}" if epoch else log
+
+
+def signed_frontier(log: str, head: Head, key: VerifyKey) -> Frontier:
+    """Return the frontier of a stored head, once it is known to be signed.
+
+    Raises:
+        Tampered: HBK-710 the checkpoint is not signed with this key, or is not of this head.
+    """
+    try:
+        frontier = Frontier.decode(head.size, head.frontier)
+        if head.size:
+            text = head.checkpoint.decode("utf-8", "replace")
+            signed = verify_checkpoint(text, origin_of(log, head.epoch), key)
+    except RecordsError as error:
+        raise Tampered("the stored checkpoint is not ours", position=head.size, kind="re-signed") from error
+    if head.size and (signed.size, signed.root) != (head.size, frontier.root()):
+        at = min(signed.size, head.size)
+        raise Tampered("the stored head does not fit its checkpoint", position=at, kind="rolled-back")
+    return frontier
 
 
 class Step(msgspec.Struct):
@@ -118,17 +137,7 @@ class Sequence:
         Raises:
             Tampered: HBK-710.
         """
-        frontier = Frontier.decode(head.size, head.frontier)
-        if head.size:
-            try:
-                text = head.checkpoint.decode("utf-8", "replace")
-                signed = verify_checkpoint(text, origin_of(self.log, head.epoch), self._signer.public)
-            except RecordsError as error:
-                raise Tampered("the stored checkpoint is not ours", position=head.size, kind="re-signed") from error
-            if (signed.size, signed.root) != (head.size, frontier.root()):
-                at = min(signed.size, head.size)
-                raise Tampered("the stored head does not fit its checkpoint", position=at, kind="rolled-back")
-        return frontier
+        return signed_frontier(self.log, head, self._signer.public)
 
     def next(self, jobs: Iterable[Job], known: Mapping[bytes, int], *, epoch: int | None = None) -> Step:
         """Return the write that appends the events of these jobs.
