@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hauberk.core.event import Event, Private
 from hauberk.crypto.x509 import WorkloadKey
-from hauberk.errors import HauberkError, Malformed, RecordsError
+from hauberk.errors import HauberkError, Malformed, Oversized, RecordsError
 from hauberk.records.batch import (
     MAX_AGE_NS,
     MAX_AHEAD_NS,
@@ -140,6 +140,79 @@ def test_the_chain_of_one_workload_with_the_key_of_another_is_refused() -> None:
 )
 def test_a_stream_of_somebody_else_is_refused(stream: str) -> None:
     refused(PRODUCER.sign([*events(2), event(stream=stream)]))
+
+
+@pytest.mark.parametrize(
+    "below",
+    [
+        "/x\n2026 FORGED line",
+        "/\x1b[2J",
+        "/../order-service",
+        "/..",
+        "/.",
+        "//",
+        "/",
+        "/\u202eevil",
+        "/x\0",
+        "/a/\u0430",
+    ],
+)
+def test_a_stream_that_would_not_stay_on_its_line_or_in_its_place_is_refused(below: str) -> None:
+    decode(PRODUCER.sign([event(stream=STREAM + "/orders/17-a.b~c:d+e=f")]))  # the twin
+    decode(PRODUCER.sign([event(stream=STREAM.replace("/services", "/audit") + "/x")]))
+    with pytest.raises(RecordsError) as found:
+        decode(PRODUCER.sign([event(stream=STREAM + below)]))
+    assert found.value.code in {"HBK-705", "HBK-716"}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "ledger.pruned", "ledger.recovered", "ledger.pruned.folded", "records.erased", "records.read",
+        "producer.certified", "pseudonyms.begun", "authority.created", "admin.x", "identity.issued", "policy.applied",
+        "untyped.x", "request.forged", "audit", "a\nb", "order.paid\n", "order", "Order.paid", "\x1b]0;x\x07", "",
+        "order..paid",
+    ],
+)  # fmt: skip
+def test_a_type_of_the_plane_itself_or_no_type_at_all_is_refused(kind: str) -> None:
+    refused(PRODUCER.sign([event(type=kind)]))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "order.paid.v1", "request.allowed", "request.failed", "policy.denied", "records.denied", "edge.denied",
+        "transport.denied", "identity.denied.folded", "denied.folded", "audit.access", "audit.access.folded",
+    ],
+)  # fmt: skip
+def test_what_a_service_records_is_taken(kind: str) -> None:
+    decode(PRODUCER.sign([event(type=kind)]))
+
+
+def with_text(field: str, text: str) -> Event:
+    fields: dict[str, object] = {field: text}
+    return msgspec.structs.replace(event(), **fields)
+
+
+@pytest.mark.parametrize(
+    "field", ["actor", "address", "code", "rule", "incident", "session", "correlation", "causation"]
+)
+def test_who_did_what_is_told_on_one_line(field: str) -> None:
+    decode(PRODUCER.sign([with_text(field, "Jürgen 7")]))
+    for text in ("a\n2026 FORGED", "\x1b[2J", "\u202eevil", "a\u2028b"):
+        refused(PRODUCER.sign([with_text(field, text)]))
+
+
+@pytest.mark.parametrize(
+    ("field", "most"), [("stream", 512), ("type", 128), ("actor", 2_048), ("rule", 2_100), ("correlation", 2_100)]
+)
+def test_no_text_of_an_event_is_longer_than_an_index_or_a_reader_takes(field: str, most: int) -> None:
+    start = {"stream": STREAM + "/", "type": "order."}.get(field, "")
+    decode(PRODUCER.sign([with_text(field, start.ljust(most, "a"))]))
+    with pytest.raises(Oversized):
+        PRODUCER.sign([with_text(field, start.ljust(most + 1, "a"))])
+    with pytest.raises(Oversized):
+        PRODUCER.sign([with_text(field, start + "\u00fc" * (most + 1))])
 
 
 @pytest.mark.parametrize("size", [0, 15, 17, 10_000])

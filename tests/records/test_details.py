@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hauberk.records.details import BOUNDS, Bounds, kept_details, kept_text
+from hauberk.records.details import BOUNDS, Bounds, kept_details, kept_line, kept_text
 from hauberk.records.secrets import SECRET, hide, secret_name
 
 PASSWORD = "Tr0ub4dor&3-hunter2"
@@ -211,6 +211,49 @@ def test_a_value_under_the_name_of_a_secret_is_replaced_wherever_it_stands(name:
         assert PASSWORD not in str(kept.data)
         assert SECRET in str(kept.data)
         assert kept.hidden == 1
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"api": {"key": PASSWORD}}, {"x": {"api": {"key": PASSWORD}}}, {"api": [{"key": PASSWORD}]},
+        {"card": {"Number": PASSWORD}}, {"Private": {"KEY": PASSWORD}}, {"api": {"name": "key", "value": PASSWORD}},
+        {"api": [("key", PASSWORD)]}, {"ssh": {b"key": PASSWORD}},
+    ],
+)  # fmt: skip
+def test_a_name_that_is_a_secret_only_with_the_one_above_it_hides_too(given: dict[str, object]) -> None:
+    kept = kept_details(given)
+    assert PASSWORD not in str(kept.data)
+    assert kept.hidden == 1
+
+
+def test_the_same_names_apart_hide_nothing() -> None:
+    given = {"api": {"version": 3}, "key": "value", "deep": {"er": {"key": "value"}}, "card": {"kind": "debit"}}
+    assert kept_details(given).data == given
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "p\u0430ssword", "P\u0410SSWORD", "t\u03bfken", "\u0455\u0435\u0441ret", "p\u00e0ssw\u00f6rd", "p@ssw0rd",
+        "pas\u200bsword", "\u0440in", "\u212aey_secret",
+    ],
+)  # fmt: skip
+def test_a_name_in_letters_that_look_like_it_is_that_name(name: str) -> None:
+    assert kept_details({name: PASSWORD}).data == {name: SECRET}
+
+
+@pytest.mark.parametrize("text", [f"my password is {PASSWORD}", f"p\u0430ssword={PASSWORD}"])
+def test_what_no_name_and_no_shape_tells_is_not_recognised(text: str) -> None:
+    """The end of what is promised, as the documentation says it."""
+    assert kept_details({"note": text}).data == {"note": text}
+
+
+def test_an_id_stays_on_its_line() -> None:
+    assert kept_line("a\nb\u202ec", 100) == r"a\nb\u202ec"
+    assert kept_line("plain", 100) == "plain"
+    assert kept_line("\n" * 100, 100).startswith(r"\n")
+    assert len(kept_line("\n" * 100, 100)) <= 105
 
 
 @pytest.mark.parametrize("name", OTHER_NAMES)

@@ -29,6 +29,8 @@ class Gate(MemoryStore):
 
     def __init__(self) -> None:
         super().__init__()
+        self.bad = ""
+        self.commits = 0
         self.open = threading.Event()
         self.open.set()
         self.entered = threading.Event()
@@ -38,7 +40,9 @@ class Gate(MemoryStore):
     def commit(self, write: Write) -> int:
         self.entered.set()
         assert self.open.wait(PATIENCE)
-        if self.failing:
+        self.commits += 1
+        entries = () if write.append is None else write.append.entries
+        if self.failing or (self.bad and any(entry.type == self.bad for entry in entries)):
             raise RecordsError("HBK-703", "the disk is full")
         if write.append is not None:
             self.batches.append(len(write.append.entries))
@@ -163,6 +167,51 @@ def test_a_failed_commit_is_told_and_leaves_a_log_that_goes_on(gate: Gate, ledge
     gate.failing = False
     assert positions([ledger.submit(event()) for _ in range(300)]) == list(range(1, 301))
     assert verify_store(gate, ledger.verifier).size == 301
+
+
+def together(gate: Gate, ledger: Ledger, made: Sequence[Event]) -> "list[Future[Receipt]]":
+    """Have events wait for one and the same commit."""
+    gate.entered.clear()
+    gate.open.clear()
+    ledger.submit(event())
+    assert gate.entered.wait(PATIENCE)
+    waiting = [ledger.submit(one) for one in made]
+    gate.commits = 0
+    gate.open.set()
+    return waiting
+
+
+@pytest.mark.parametrize("at", range(5))
+def test_an_event_on_which_the_engine_fails_takes_no_other_with_it(gate: Gate, ledger: Ledger, at: int) -> None:
+    gate.bad = "poison.made"
+    made = events(4)
+    made.insert(at, event(type=gate.bad))
+    waiting = together(gate, ledger, made)
+    assert refusal(waiting.pop(at)) == "HBK-703"
+    assert positions(waiting) == [1, 2, 3, 4]
+
+
+def test_a_dead_disk_is_not_asked_once_for_each_event(gate: Gate, ledger: Ledger) -> None:
+    gate.bad = "order.paid"
+    waiting = together(gate, ledger, events(500))
+    assert {refusal(one) for one in waiting} == {"HBK-703"}
+    assert gate.commits <= 5 + 1
+    gate.bad = ""
+    assert ledger.submit(event()).result(PATIENCE).position is not None
+
+
+def test_what_nobody_waits_for_is_kept_while_the_disk_is_dead(gate: Gate, ledger: Ledger) -> None:
+    gate.open.clear()
+    gate.entered.clear()
+    first = ledger.submit(event())
+    assert gate.entered.wait(PATIENCE)
+    assert [ledger.offer(one) for one in events(10)] == [None] * 10
+    gate.failing = True
+    gate.open.set()
+    assert refusal(first) == "HBK-703"
+    gate.failing = False
+    ledger.close()
+    assert gate.head(ORIGIN).size == 10
 
 
 def test_a_batch_that_cannot_be_encoded_is_refused_whole_and_disturbs_nobody(book: Book) -> None:

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from hauberk.adapters.local_bus import LocalBus
 from hauberk.adapters.memory import MemoryStore
 from hauberk.adapters.sqlite import SqliteStore
 from hauberk.core.event import Event as Envelope
 from hauberk.core.ports import Put, Write
-from hauberk.core.principal import Principal
-from hauberk.errors import Conflict, Denied, RecordsError, Tampered, UnknownType
+from hauberk.core.principal import Principal, Proof
+from hauberk.errors import Conflict, Denied, Malformed, OutcomeUnknown, RecordsError, Tampered, UnknownType
 from hauberk.records.bell import Bell
 from hauberk.records.cursor import SPACE
 from hauberk.records.hidden import Redacted
@@ -324,6 +325,75 @@ def test_acknowledgements_fail_while_the_disk_does_and_go_on_after(shop: Shop, m
     assert subscription.position == 2
 
 
+def test_a_write_whose_outcome_is_unknown_takes_the_cursor_from_nobody(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.append("order-1", *(placed(number) for number in range(4)))
+    subscription = shop.store.subscribe(actor=OWNER, name="mail")
+    first, second, third, last = taken(subscription, 4)
+    commit, get = MemoryStore.commit, MemoryStore.get
+
+    def answer_lost(store: MemoryStore, write: Write) -> int:
+        commit(store, write)
+        raise OutcomeUnknown("the connection was lost")
+
+    def nothing_written(_store: MemoryStore, _write: Write) -> int:
+        raise OutcomeUnknown("the connection was lost")
+
+    def unreadable(_store: MemoryStore, _space: str, _key: bytes) -> None:
+        raise RecordsError("HBK-703", "the connection is lost")
+
+    def failing(number: int, fail: Callable[[MemoryStore, Write], int]) -> None:
+        left = [fail] * number
+
+        def once(store: MemoryStore, write: Write) -> int:
+            return left.pop()(store, write) if left else commit(store, write)
+
+        monkeypatch.setattr(MemoryStore, "commit", once)
+
+    failing(1, answer_lost)
+    subscription.ack(first).result(PATIENCE)  # the row says that it was written
+    failing(1, nothing_written)
+    subscription.ack(second).result(PATIENCE)  # written at the second attempt
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryStore, "get", unreadable)
+        failing(1, answer_lost)
+        with pytest.raises(RecordsError):
+            subscription.ack(third).result(PATIENCE)  # nobody could look
+    assert MemoryStore.get is get
+    subscription.ack(last).result(PATIENCE)  # and yet it is still ours
+    assert subscription.position == 4
+
+
+def test_after_an_unknown_outcome_somebody_else_who_took_over_is_noticed(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.append("order-1", placed(0), placed(1))
+    older = shop.store.subscribe(actor=OWNER, name="mail")
+    [first] = taken(older, 1)
+    taken(shop.store.subscribe(actor=OWNER, name="mail"), 1)
+    commit = MemoryStore.commit
+    left = [1]
+
+    def lost_once(store: MemoryStore, write: Write) -> int:
+        if left:
+            left.pop()
+            raise OutcomeUnknown("the connection was lost")
+        return commit(store, write)
+
+    monkeypatch.setattr(MemoryStore, "commit", lost_once)
+    with pytest.raises(Conflict):
+        older.ack(first).result(PATIENCE)
+
+
+def test_the_name_of_a_cursor_is_no_longer_than_a_row_may_be(shop: Shop) -> None:
+    shop.append("order-1", placed(0))
+    assert totals(taken(shop.store.subscribe(actor=OWNER, name="m" * 300), 1)) == [0]
+    for name in ("m" * 301, "ü" * 151):
+        with pytest.raises(Malformed):
+            taken(shop.store.subscribe(actor=OWNER, name=name), 1)
+
+
 # rights
 
 
@@ -398,6 +468,54 @@ def test_an_event_that_cannot_be_shown_stops_it_there_and_it_can_go_on(shop: Sho
             next(iter(subscription))
     kept = shop.store.subscribe(actor=OWNER, from_=subscription.position, unknown="keep")
     assert [item.position for item in taken(kept, 2)] == [1, 2]
+
+
+def test_it_is_cut_when_the_proof_of_who_subscribed_has_expired(shop: Shop) -> None:
+    shop.append("order-1", *(placed(number) for number in range(5)))
+    packer = replace(PACKER, proof=Proof("mtls", {"serial": "4f", "expires": shop.clock.time() + 60}))
+    items = iter(shop.store.subscribe("order-*", actor=packer))
+    assert next(items).event.total == 0
+    shop.clock.advance(59)
+    assert next(items).event.total == 1
+    shop.clock.advance(1)
+    with pytest.raises(Denied):
+        next(items)
+    assert b"expired" in shop.entries("/records/denied")[-1].public
+
+
+# the end
+
+
+def test_closing_the_store_ends_who_waits_at_once(shop: Shop, listen: Callable[..., Listener]) -> None:
+    shop.append("order-1", placed(0))
+    listener = listen(shop.store.subscribe("order-*", actor=OWNER))
+    assert listener.take() == [0]
+    shop.store.close()
+    listener.thread.join(PATIENCE / 2)  # far below the time after which it would look by itself
+    assert not listener.thread.is_alive()
+    assert listener.error is None
+    assert listener.subscription.closed
+    assert list(shop.store.subscribe("order-*", actor=OWNER)) == []
+
+
+def test_closing_the_store_ends_who_waits_in_a_coroutine(shop: Shop) -> None:
+    shop.append("order-1", placed(0))
+
+    async def use() -> int:
+        count = 0
+        async for _ in shop.store.subscribe("order-*", actor=OWNER):
+            count += 1
+            asyncio.get_running_loop().call_later(0.01, shop.store.close)
+        return count
+
+    assert asyncio.run(asyncio.wait_for(use(), PATIENCE / 2)) == 1
+
+
+def test_without_a_last_ring_who_waits_goes_on_waiting(shop: Shop, listen: Callable[..., Listener]) -> None:
+    listener = listen(shop.store.subscribe("order-*", actor=OWNER))
+    shop.store._bells.ring()  # as any other ring
+    listener.thread.join(0.1)
+    assert listener.thread.is_alive()
 
 
 # projections

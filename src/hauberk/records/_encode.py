@@ -16,10 +16,20 @@ from hauberk.core.event import Event
 from hauberk.errors import Malformed, Oversized
 
 MAX_PART_BYTES = 65_535  # a record is a fact, not a document
+MAX_STREAM = 512  # bytes; with `MAX_TYPE` this is what a database keeps in an index, whose rows are small
+MAX_TYPE = 128  # bytes
+MAX_ACTOR = 2_048  # bytes of a SPIFFE id
+MAX_FIELD = 2_100  # characters of any other text of `meta`: ids have at most 2,048, and a mark where they were cut
 MAX_DEPTH = 64  # of nested data; far below where any reader's own limit could be
 _LONGEST_NUMBER = 1_000  # digits; Python itself reads 4,300
 _encode = msgspec.json.Encoder().encode
+_WIDEST = 4  # bytes of a character
 _EMPTY = b"{}"
+
+
+_FIELDS = (
+    "address", "outcome", "code", "rule", "digest", "incident", "session", "correlation", "causation",
+)  # fmt: skip
 
 
 class Meta(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -62,6 +72,10 @@ def encode_event(event: Event) -> tuple[bytes, bytes]:
         public = _encode(event.data) if event.data else _EMPTY
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise Malformed("the data of an event holds JSON types only") from error
+    if len(meta) > MAX_STREAM or len(event.type) * _WIDEST > MAX_TYPE:  # else no text of it can be too long
+        _check_lengths(event)
+    if "\0" in event.stream or "\0" in event.type:  # which no database takes as text
+        raise Malformed("the stream or type of an event holds a NUL")
     private = sum(len(one.value) for one in event.private) if event.private else 0
     if len(meta) > MAX_PART_BYTES or len(public) > MAX_PART_BYTES or private > MAX_PART_BYTES:
         raise Oversized("a part of the event is too large", bytes=max(len(meta), len(public), private))
@@ -69,6 +83,22 @@ def encode_event(event: Event) -> tuple[bytes, bytes]:
     if size > MAX_DEPTH and (size > _LONGEST_NUMBER or public.count(b"{") + public.count(b"[") > MAX_DEPTH):
         _check_readable(public)
     return meta, public
+
+
+def _check_lengths(event: Event) -> None:
+    """Refuse texts of `meta` that are too long; an index does not take them all, and no reader wants them.
+
+    Raises:
+        Oversized: HBK-715.
+    """
+    for what, size, most in (
+        ("stream", len(event.stream.encode()), MAX_STREAM),
+        ("type", len(event.type.encode()), MAX_TYPE),
+        ("actor", len(event.actor.encode()), MAX_ACTOR),
+        *((name, len(getattr(event, name)), MAX_FIELD) for name in _FIELDS),
+    ):
+        if size > most:
+            raise Oversized(f"the {what} of the event is too long", bytes=size, most=most)
 
 
 def _check_readable(public: bytes) -> None:

@@ -27,7 +27,7 @@ from hauberk.core.ports import Recorder
 from hauberk.core.principal import Kind, Principal
 from hauberk.errors import Malformed
 from hauberk.records.action import Action
-from hauberk.records.details import BOUNDS, NO_DETAILS, Bounds, kept_details, kept_text
+from hauberk.records.details import BOUNDS, NO_DETAILS, Bounds, kept_details, kept_line, kept_text
 from hauberk.records.pending import Pending
 from hauberk.records.turn import Append, InTurn, Taken, Turn
 from hauberk.records.witnessed import Uncosigned, Witnessing
@@ -39,7 +39,7 @@ MAX_REASON = 1_000  # characters
 MAX_ID = 2_048  # characters of a SPIFFE id, and of any other
 REMEMBERED = 16_384  # pseudonyms in memory: a keyed hash costs more than the rest of an entry
 QUEUED = "queue"  # `Receipt.where` of what waits to be written
-_KIND = re.compile(r"[a-z][a-z0-9_-]{0,62}(?:\.[a-z0-9_-]{1,63}){0,3}\Z")
+_KIND = re.compile(r"(?=.{1,115}\Z)[a-z][a-z0-9_-]{0,62}(?:\.[a-z0-9_-]{1,63}){0,3}\Z")
 _IN_CLEAR = frozenset({Kind.WORKLOAD, Kind.LOCAL})  # these are programs, not people
 
 
@@ -186,8 +186,8 @@ class AuditLog:
                 address=self._hide("address", address) if address else "",
                 session=self._hide("session", session) if session else "",
                 outcome=ended,
-                code=kept_text(code, MAX_ID)[0] if code else "",
-                correlation=kept_text(correlation, MAX_ID)[0] if correlation else "",
+                code=kept_line(code, MAX_ID) if code else "",
+                correlation=kept_line(correlation, MAX_ID) if correlation else "",
                 data=self._data(resource, action, reason, details),
             )
         except (TypeError, AttributeError) as error:
@@ -197,7 +197,7 @@ class AuditLog:
     def actor(self, user: str | Principal) -> str:
         """Return how somebody appears in the record."""
         if isinstance(user, Principal):
-            return kept_text(user.id, MAX_ID)[0] if user.kind in _IN_CLEAR else self._hide("user", user.id)
+            return kept_line(user.id, MAX_ID) if user.kind in _IN_CLEAR else self._hide("user", user.id)
         return self._hide("user", user)
 
     def _data(self, resource: str, action: str, reason: str, details: Mapping[str, object] | None) -> dict[str, object]:

@@ -6,23 +6,34 @@ SVID key, and is kept beside the entries: who reads the ledger years later can c
 chain is verified at the batch's own time, so one from the spool is still good when its certificate has expired.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 
 import msgspec
 
+from hauberk.core.decision import Layer
 from hauberk.core.event import ABSENT, Event
 from hauberk.crypto.x509 import SvidInfo, public_key_verify, verify_chain
 from hauberk.errors import HauberkError, Malformed, RecordsError
 from hauberk.records._encode import decode_event, encode_event
+from hauberk.records.fold import FOLDED
 from hauberk.records.job import Pair, Signed
 from hauberk.records.statement import Producer, Statement, message
+from hauberk.records.typed import RESERVED
 
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 MAX_EVENTS = 2_000
 MAX_AGE_NS = 30 * 86_400 * 10**9  # a spool older than a month is looked at by people
 MAX_AHEAD_NS = 300 * 10**9  # clocks differ
 _END_OF_TIME_NS = 1 << 63  # the year 2262
+_BELOW = re.compile(
+    r"(/[A-Za-z0-9][A-Za-z0-9._~:+=-]*)*\Z"
+)  # what follows a service's own stream; see `records.streams`
+_TYPE = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)+\Z")  # as of typed events
+# What the runtime of a service records; every other type of these names is the plane's own.
+_RECORDED = frozenset({"request.allowed", "request.failed", *(f"{layer.value}.denied" for layer in Layer)})
+_AUDIT = "audit."
 
 
 class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
@@ -151,14 +162,33 @@ def _check_events(producer: SvidInfo, pairs: Sequence[Pair]) -> None:
     mine = (own, own.replace("/services", "/audit", 1))
     for pair in pairs:
         event = pair.event
-        if event.stream not in mine and not event.stream.startswith((mine[0] + "/", mine[1] + "/")):
+        if not any(event.stream.startswith(one) and _BELOW.match(event.stream, len(one)) for one in mine):
             raise RecordsError("HBK-705", "a service writes its own streams only", stream=event.stream[:200])
+        _check_words(event)
         if not 0 <= event.time_ns < _END_OF_TIME_NS:
             raise RecordsError("HBK-705", "the time of an event is out of range")
         if len(event.id) != 16:  # noqa: PLR2004  # bytes of a UUID
             raise RecordsError("HBK-705", "an event id has 16 bytes")
         if _again(event) != (pair.meta, pair.public):  # what reads differently elsewhere is not taken
             raise RecordsError("HBK-705", "an event is not written as it is read")
+
+
+def _check_words(event: Event) -> None:
+    """Refuse what would pass for a record of the plane, and what would not stay on its line wherever it is shown.
+
+    Raises:
+        RecordsError: HBK-705.
+    """
+    kind = event.type.removesuffix(FOLDED)
+    own = kind.partition(".")[0] in RESERVED and kind not in _RECORDED and not kind.startswith(_AUDIT)
+    if own or not _TYPE.match(event.type):
+        raise RecordsError("HBK-705", "not a type that a service may record", type=event.type[:200])
+    texts = (
+        event.actor, event.address, event.outcome, event.code, event.rule, event.digest, event.incident, event.session,
+        event.correlation, event.causation,
+    )  # fmt: skip
+    if not "".join(texts).isprintable():
+        raise RecordsError("HBK-705", "who did what is told in printable characters", type=event.type)
 
 
 def _again(event: Event) -> tuple[bytes, bytes]:

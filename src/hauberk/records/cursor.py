@@ -10,12 +10,14 @@ from concurrent.futures import Future
 import msgspec
 
 from hauberk.core.ports import Put, Store
-from hauberk.errors import Conflict, HauberkError, RecordsError
+from hauberk.errors import Conflict, HauberkError, Malformed, OutcomeUnknown, RecordsError
 from hauberk.records.inbox import promise
 from hauberk.records.ledger import Ledger
 from hauberk.records.sealed import parts
 
 SPACE = "cursor"
+MAX_NAME = 300  # bytes of the name of a subscription
+MAX_OWNER = 2_048  # bytes of whose it is; both are the key of a row, and an index has an end
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[int, int]).decode
 
@@ -31,22 +33,24 @@ class Cursor:
         start: position of the first event when there is no row yet.
 
     Raises:
+        Malformed: HBK-716 no such name, or owner.
         RecordsError: HBK-703, HBK-706 the row cannot be read or taken over.
     """
 
     def __init__(self, ledger: Ledger, store: Store, owner: str, name: str, start: int) -> None:
         self._ledger = ledger
-        self._key = parts(owner.encode("utf-8", "surrogatepass"), name.encode("utf-8", "surrogatepass"))
-        self._lock = threading.Lock()  # guards everything below
+        self._store = store
+        self._key = _key(owner, name)
+        self._lock = threading.Lock()  # guards everything below; the revision is that of whoever sends
         self._waiting: list[Future[None]] = []
         self._flying = False
-        self._revision, self.position, self._turn = self._taken_over(store, start)
+        self._revision, self.position, self._turn = self._taken_over(start)
         self._wanted = self.position
 
-    def _taken_over(self, store: Store, start: int) -> tuple[int, int, int]:
+    def _taken_over(self, start: int) -> tuple[int, int, int]:
         """Read the row, and write it again under the next number, so that an older subscription loses it."""
         while True:
-            row = store.get(SPACE, self._key)
+            row = self._store.get(SPACE, self._key)
             position, turn = _decode(row.value) if row is not None else (start, 0)
             revision = row.revision if row is not None else 0
             put = Put(SPACE, self._key, _encode((position, turn + 1)), expected=revision)
@@ -80,10 +84,16 @@ class Cursor:
         written.add_done_callback(lambda finished: self._sent(finished.exception(), position, waiting))
 
     def _sent(self, error: BaseException | None, position: int, waiting: "list[Future[None]]") -> None:
+        known = self._revision
+        if error is None:
+            self._revision += 1
+        elif isinstance(error, Conflict | OutcomeUnknown):  # perhaps with what we wrote ourselves
+            error = self._found(error, position)
         with self._lock:
             if error is None:
-                self._revision += 1
                 self.position = position
+            elif isinstance(error, Conflict) and self._revision != known:  # the row is ours, as we did not know it
+                self._waiting, waiting = [*waiting, *self._waiting], []
             again = self._flying = bool(self._waiting)
         for one in waiting:
             if error is None:
@@ -92,6 +102,30 @@ class Cursor:
                 one.set_exception(_told(error))
         if again:
             self._send()
+
+    def _found(self, error: Conflict | OutcomeUnknown, position: int) -> HauberkError | None:
+        """Return what became of a write, as the row itself says; None when it was written."""
+        try:
+            row = self._store.get(SPACE, self._key)
+        except RecordsError as failure:
+            return error if isinstance(error, OutcomeUnknown) else failure
+        at, turn = _decode(row.value) if row is not None else (0, 0)
+        if row is None or turn != self._turn:
+            return Conflict("the row is somebody else's", what="row")
+        self._revision = row.revision
+        return None if at >= position else error
+
+
+def _key(owner: str, name: str) -> bytes:
+    """Return the key of the row.
+
+    Raises:
+        Malformed: HBK-716.
+    """
+    whose, which = owner.encode("utf-8", "surrogatepass"), name.encode("utf-8", "surrogatepass")
+    if len(which) > MAX_NAME or len(whose) > MAX_OWNER:
+        raise Malformed("the name of a subscription is too long", bytes=len(which), most=MAX_NAME)
+    return parts(whose, which)
 
 
 def _told(error: BaseException) -> HauberkError:

@@ -3,7 +3,13 @@
 Nothing here raises because of what it is given, so no audit entry is lost for its details: what is too deep, too many
 or too long is cut, what is no JSON type is named by its class, and both are counted. Values under names such as
 `password`, `X-Api-Key` or `card_number`, and parts of texts that look like bearer tokens, JWTs or private keys, become
-`[secret]` before anything else sees them. Names are compared without case, width or separators.
+`[secret]` before anything else sees them. Names are compared without case, width, accents or separators, alone and
+together with the name they stand under (`{"api": {"key": ..}}`), and letters of other alphabets that look like Latin
+ones count as those.
+
+That is as good as names and looks are: secrets under such names and of such shapes are found. A password in the middle
+of a sentence, or under a name that says nothing, is a word like any other and stays; so do parts of texts whose
+`password=` is written in look-alikes.
 
 The result is JSON: a text is its characters between quotes, escaped, so nothing in it ends a record or a field.
 """
@@ -106,6 +112,14 @@ def kept_text(text: str, limit: int) -> tuple[str, int, int]:
     return kept.text(text, limit), kept.cut, kept.hidden
 
 
+def kept_line(text: str, limit: int) -> str:
+    """Return a text as `kept_text` does, with escapes for what would not stay on its line: for an id among others."""
+    short = kept_text(text, limit)[0]
+    if short.isprintable():
+        return short
+    return kept_text("".join(char if char.isprintable() else ascii(char)[1:-1] for char in short), limit)[0]
+
+
 class _Kept:
     """Some details on their way in: what room is left, and what was taken away."""
 
@@ -142,8 +156,8 @@ class _Kept:
         self.cut += 1
         return short + CUT
 
-    def value(self, value: object, depth: int) -> object:
-        """Return a value as JSON types; `depth` is that of what holds it."""
+    def value(self, value: object, depth: int, above: str = "") -> object:
+        """Return a value as JSON types; `depth` is that of what holds it, `above` the name it stands under."""
         kind = type(value)
         if kind is str:
             return self.text(cast("str", value), self._bounds.text)
@@ -151,14 +165,14 @@ class _Kept:
             self._size -= _NUMBER
             return value
         if kind is dict or isinstance(value, Mapping):
-            return self.mapping(cast("Mapping[object, object]", value), depth + 1)
+            return self.mapping(cast("Mapping[object, object]", value), depth + 1, above)
         if isinstance(value, _SEQUENCES):
-            return self._sequence(value, depth + 1)
-        return self._other(value, depth)
+            return self._sequence(value, depth + 1, above)
+        return self._other(value, depth, above)
 
-    def _other(self, value: object, depth: int) -> object:
+    def _other(self, value: object, depth: int, above: str) -> object:
         if isinstance(value, Enum):
-            return self._class(value) if depth >= self._bounds.depth else self.value(value.value, depth + 1)
+            return self._class(value) if depth >= self._bounds.depth else self.value(value.value, depth + 1, above)
         if isinstance(value, int):
             return self._integer(int.__int__(value))
         if isinstance(value, float | timedelta):
@@ -186,7 +200,7 @@ class _Kept:
             return f"[{len(value)} bytes]"
         return f"[{type(value).__name__[:_MAX_NAME]}]"
 
-    def mapping(self, found: Mapping[object, object], depth: int) -> object:
+    def mapping(self, found: Mapping[object, object], depth: int, above: str = "") -> object:
         """Return a mapping whose keys are texts."""
         if depth > self._bounds.depth:
             return self._class(found)
@@ -196,13 +210,13 @@ class _Kept:
                 if self._full():
                     kept[MORE] = len(found) - len(kept)
                     break
-                if type(key) is str and _plain(key) and key not in kept:
+                if type(key) is str and _plain(key) and key not in kept and not (above and _together(above, key)):
                     self._size -= len(key)
-                    kept[key] = self.value(value, depth)
+                    kept[key] = self.value(value, depth, key)
                 else:
                     name = _name(key)
                     kept[self._key(name, kept)] = self._under(
-                        _label(found) if name in _LABELLED else name, value, depth
+                        _label(found) if name in _LABELLED else name, value, depth, above
                     )
         except _UNREADABLE as error:
             kept[self._key("[unreadable]", kept)] = type(error).__name__
@@ -216,13 +230,13 @@ class _Kept:
         self.cut += full
         return full
 
-    def _under(self, name: str, value: object, depth: int) -> object:
-        """Return what may be kept under a name."""
-        if secret_name(name) and not _tells_nothing(name, value):
+    def _under(self, name: str, value: object, depth: int, above: str) -> object:
+        """Return what may be kept under a name, which stands under another itself."""
+        if (secret_name(name) or (above and _together(above, name))) and not _tells_nothing(name, value):
             self.hidden += 1
             self._size -= len(SECRET)
             return SECRET
-        return self.value(value, depth)
+        return self.value(value, depth, name)
 
     def _key(self, whole: str, taken: Mapping[str, object]) -> str:
         """Return a key that fits and is no other's."""
@@ -232,7 +246,7 @@ class _Kept:
             name += "~"
         return name
 
-    def _sequence(self, found: Iterable[object], depth: int) -> object:
+    def _sequence(self, found: Iterable[object], depth: int, above: str) -> object:
         if depth > self._bounds.depth:
             return self._class(found)
         kept: list[object] = []
@@ -242,7 +256,8 @@ class _Kept:
                 if self._full():
                     kept.append(MORE)
                     break
-                kept.append(self._under(name, value, depth) if kept and name else self.value(value, depth))
+                named = bool(kept and name)
+                kept.append(self._under(name, value, depth, above) if named else self.value(value, depth, above))
         except _UNREADABLE as error:
             self.cut += 1
             kept.append(f"[unreadable] {type(error).__name__}")
@@ -254,6 +269,11 @@ def _plain(name: str) -> bool:
     """Tell whether a key can stay as it is, and what stands under it is no secret."""
     short = len(name) <= _MAX_NAME and name.isascii() and name.isprintable()
     return short and name not in _LABELLED and innocent(name) and not secret_name(name)
+
+
+def _together(above: str, name: str) -> bool:
+    """Tell whether a name is that of a secret only with the one it stands under: `{"api": {"key": ..}}`."""
+    return secret_name(f"{above[:_MAX_NAME]}.{name[:_MAX_NAME]}")
 
 
 def _label(found: Mapping[object, object]) -> str:

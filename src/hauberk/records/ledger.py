@@ -44,6 +44,7 @@ RETRY = 0.5  # seconds between two attempts while the disk fails
 ENGINE = "HBK-703"  # the store's engine failed: the same would happen to every event
 PATIENT = 3  # attempts after which whoever keeps losing the race for the head steps back a little
 STEP_BACK = 0.01  # seconds at most
+ALONE = 3  # jobs in a row that the engine fails one by one: then it is not they that are at fault
 ROW_ATTEMPTS = 5  # for rows of keys that others change as well
 _log = logging.getLogger("hauberk.records")
 
@@ -250,27 +251,35 @@ class Ledger:
                 together.append(job)
         self._write(together)
 
-    def _write(self, jobs: list[Job]) -> None:
-        """Commit jobs and tell whoever waits. A failed batch is tried again job by job: a bad event fails alone."""
+    def _write(self, jobs: list[Job]) -> RecordsError | None:
+        """Commit jobs, one by one where they fail together; tell whoever waits. An error of the disk is returned."""
         if not jobs:
-            return
+            return None
         try:
             if self._refusal is not None:
                 raise self._refusal
             stale = self._commit(jobs)
         except RecordsError as error:
             self._reload()
+            if len(jobs) > 1 and not isinstance(error, OutcomeUnknown):
+                return self._write_each(jobs)
             if error.code == ENGINE or isinstance(error, OutcomeUnknown):
                 self._hold(jobs, error)
-            elif len(jobs) == 1:
-                jobs[0].settle(error)
-            else:
-                for job in jobs:
-                    self._write([job])
-            return
+                return error
+            jobs[0].settle(error)
+            return None
         self._failing = False
-        for job in stale:
-            self._write([job])
+        return self._write_each(stale)
+
+    def _write_each(self, jobs: list[Job]) -> RecordsError | None:
+        failed = 0  # in a row
+        for number, job in enumerate(jobs, 1):
+            error = self._write([job])
+            failed = failed + 1 if error is not None else 0
+            if error is not None and failed == ALONE:  # a disk that is dead is not asked thousands of times
+                self._hold(jobs[number:], error)
+                return error
+        return None
 
     def _hold(self, jobs: list[Job], error: RecordsError) -> None:
         """The disk fails: whoever waits is told, what nobody waits for is tried again, and the next has to wait."""

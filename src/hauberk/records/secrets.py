@@ -1,9 +1,11 @@
 """Recognising secrets among what is about to be recorded: by the name they stand under, and by how they look.
 
 What is recognised is replaced by `[secret]`. By name: passwords, keys, tokens, cookies, card numbers and the like, in
-any case and with any separators. By look, within a text: private keys in PEM, JWTs, credentials of HTTP schemes and of
-URLs, headers and assignments such as `password=...`, and tokens with the prefixes of well-known issuers. A secret that
-stands under an innocent name and looks like any other word is not recognised; nothing could.
+any case, with any separators or accents, and in letters that look like these (`_ALIKE`: the common ones, not all there
+are). By look, within a text: private keys in PEM, JWTs, credentials of HTTP schemes and of URLs, headers and
+assignments such as `password=...`, and tokens with the prefixes of well-known issuers. A secret that stands under an
+innocent name and looks like any other word, such as a password in a sentence, is not recognised; nothing could. All of
+this is a net under whoever records, and no reason to hand secrets over.
 
 Every pattern reads a text in a time that grows with its length alone.
 """
@@ -23,6 +25,16 @@ _PARTS = (
     "credential", "encryptionkey", "passphrase", "passwd", "password", "privatekey", "pwd", "secret", "securitycode",
     "sessionid", "signingkey", "sshkey", "token",
 )  # fmt: skip
+# Letters of other alphabets that look like Latin ones, and signs that are written for letters.
+_SEEN = (
+    "@$035"
+    "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445\u0456"
+    "\u0458\u0455\u0501\u051b\u051d\u04bb\u04cf\u0261"  # Cyrillic, and a g
+    "\u03b1\u03b5\u03b9\u03ba\u03bd\u03bf\u03c1\u03c4\u03c5\u03c7"  # Greek
+    "\u0585\u057d\u0578\u0251\u0131\u0269"  # Armenian, and Latin letters of other languages
+)
+_MEANT = "asoes" + "abekmhopctyxi" + "jsdqwhlg" + "aeikvoptux" + "ounaii"
+_ALIKE = str.maketrans(_SEEN + _SEEN.upper(), _MEANT + _MEANT.upper())
 _SPLIT = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _TRIGGERS = (  # where none of these stands, in lower case, no pattern below matches
     "eyj", "-----begin", "://", "bearer", "basic", "negotiate", "digest", "passw", "passphrase", "pwd", "secret",
@@ -62,7 +74,14 @@ _LOOKS = (
 @lru_cache(4_096)
 def secret_name(name: str) -> bool:
     """Tell whether what stands under this name is a secret, as far as a name can tell."""
-    plain = unicodedata.normalize("NFKC", name)
+    plain = unicodedata.normalize("NFKD", name)
+    if _is_secret(plain):
+        return True
+    alike = plain.translate(_ALIKE)
+    return alike != plain and _is_secret(alike)
+
+
+def _is_secret(plain: str) -> bool:
     joined = "".join(char for char in plain.casefold() if char.isalnum())
     if joined in _WHOLE or any(part in joined for part in _PARTS):
         return True
