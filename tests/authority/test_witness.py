@@ -258,6 +258,22 @@ def test_a_second_process_is_refused_but_may_change_the_watchlist(opened: OpenWi
         assert [one.size for one in book.logs()] == [5]
 
 
+def test_another_log_of_a_known_name_takes_nothing_from_the_first(serving: Serving, log: Grower) -> None:
+    other = Grower(seed=9)
+    book = serving.opened.witness
+    book.add_log(log.vkey)
+    assert post(serving, log.request(0, 5)).status_code == 200
+    with pytest.raises(ConfigError) as found:
+        book.add_log(other.vkey)
+    assert (found.value.code, found.value.context["origin"]) == ("HBK-906", log.origin)
+    assert post(serving, other.request(0, 5)).status_code == 403
+    assert post(serving, log.request(5, 8)).status_code == 200
+    book.add_log(other.vkey, replace=True)  # the same, wanted: what was cosigned is remembered all the same
+    assert book.keys_of(log.origin)[0] == [other.vkey]
+    assert post(serving, log.request(8, 9)).status_code == 403
+    assert post(serving, other.request(0, 5)).content == b"8\n"
+
+
 def test_where_no_witness_is_there_is_no_watchlist(tmp_path: Path) -> None:
     with pytest.raises(ConfigError), watchlist(tmp_path):
         pass

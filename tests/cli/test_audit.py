@@ -1,6 +1,7 @@
 """`hauberk audit`: asking through the authority and beside an application, and lines for other systems."""
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from hauberk.core.event import Leaf
 from hauberk.crypto.merkle import leaf_hash, verify_inclusion
 from hauberk.crypto.note import decode_key
 from hauberk.integrations.cose import verify_receipt
+from hauberk.integrations.logging import AuditSink
 from hauberk.records.mark import read_mark
 from hauberk.runtime import Runtime
 from tests.authority.mesh import Mesh
@@ -127,7 +129,7 @@ def test_by_what_is_known(hauberk: Terminal, asked: tuple[str, ...], found: list
     done = hauberk("audit", "query", *asked, "--json")
     assert done.status == 0
     assert resources(done.data) == found
-    assert f"{len(found)} entries" in done.err
+    assert (f"{len(found)} entries" if found else "no entry") in done.err
 
 
 @pytest.mark.parametrize(
@@ -168,6 +170,23 @@ def test_people_see_one_line_an_entry_whatever_is_in_it(hauberk: Terminal) -> No
     assert all(line.isprintable() for line in lines)
     assert "denied  refund  /orders/18  not theirs" in lines[1]
     assert "\\u000aCEF:0" in lines[2]
+
+
+def test_of_a_log_message_people_see_the_beginning(hauberk: Terminal, app: Runtime) -> None:
+    log = logging.Logger("shop.orders")  # noqa: LOG001  # one of its own
+    log.addHandler(AuditSink(app.audit))
+    log.warning("refund of order %s refused\x1b[2K\n%s", "o-17", "x" * 500, extra={"user": ALICE})
+    app.close()
+    [line] = hauberk("audit", "query", "--type", "audit.log").out.splitlines()
+    assert "WARNING  shop.orders  refund of order o-17 refused\\u001b[2K\\u000axxx" in line
+    assert line.isprintable()
+    assert len(line) < 400
+
+
+@pytest.mark.usefixtures("left")
+def test_no_hit_is_no_entry(hauberk: Terminal) -> None:
+    done = hauberk("audit", "query", "--user", "nobody@example.org")
+    assert (done.status, done.out, done.err) == (0, "", "no entry\n")
 
 
 # exporting

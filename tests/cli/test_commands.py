@@ -1,5 +1,6 @@
 """The commands that talk to an authority: data on stdout, people on stderr, four exit statuses, JSON everywhere."""
 
+import base64
 import os
 import socket
 import sqlite3
@@ -12,9 +13,13 @@ import pytest
 
 from hauberk.cli import COMMANDS
 from hauberk.core.config import Config
+from hauberk.crypto.merkle import leaf_hash, verify_inclusion
+from hauberk.crypto.note import parse_checkpoint, parse_note
 from hauberk.runtime import Runtime
 from tests.authority.mesh import ALLOW, DOMAIN, Mesh
 from tests.cli.terminal import Done, Terminal
+from tests.records.parties import Grower
+from tests.support.postgres import database
 
 SPLIT = """
 apiVersion: security.istio.io/v1
@@ -243,7 +248,8 @@ def test_what_the_authority_refuses_is_exit_status_one(
 
 def test_an_entry_of_the_ledger_that_is_not_there_is_exit_status_one(hauberk: Terminal, mesh: Mesh) -> None:
     done = hauberk("ledger", "show", "999999", "--dir", mesh.path)
-    assert (done.status, done.out, done.err) == (1, "", "error: no such entry\n")
+    refused(done, 1, "HBK-707")
+    assert "position 999999" in done.err
 
 
 # usage
@@ -350,11 +356,87 @@ def test_the_ledger_of_an_embedded_application_is_read_where_no_authority_is(hau
     runtime.recorder.submit(runtime.event("test.other")).result(10)
     runtime.close()
     listed = hauberk("ledger", "list", "--dir", tmp_path / "state", "--json")
-    assert [one["type"] for one in listed.data] == ["test.made", "test.other"]
+    assert [one["type"] for one in listed.data] == ["producer.certified", "test.made", "test.other"]
     shown = hauberk("ledger", "show", "--incident", "0123456789abcdef", "--dir", tmp_path / "state", "--json")
-    assert [(one["position"], one["code"]) for one in shown.data] == [(0, "HBK-406")]
-    assert hauberk("ledger", "show", "1", "--dir", tmp_path / "state", "--json").data["type"] == "test.other"
+    assert [(one["position"], one["code"]) for one in shown.data] == [(1, "HBK-406")]
+    assert hauberk("ledger", "show", "2", "--dir", tmp_path / "state", "--json").data["type"] == "test.other"
     assert hauberk("ledger", "show", "--incident", "beef", "--dir", tmp_path / "state").status == 1
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def embedded(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The state directory of an embedded application that has recorded, in its own file or in PostgreSQL."""
+    if request.param == "sqlite":
+        record_in(tmp_path)
+        yield tmp_path / ".hauberk"
+        return
+    with database() as dsn:
+        monkeypatch.setenv("DATABASE_URL", dsn)
+        (tmp_path / "hauberk.toml").write_text('store = "env:DATABASE_URL"\n')
+        record_in(tmp_path)
+        yield tmp_path / ".hauberk"
+
+
+def record_in(path: Path) -> None:
+    runtime = Runtime.embedded(path / ".hauberk", policies=())
+    for kind in ("test.made", "test.other"):
+        runtime.recorder.submit(runtime.event(kind)).result(30)
+    runtime.close()
+
+
+def test_an_embedded_ledger_is_read_and_proven_wherever_its_store_is(
+    hauberk: Terminal, embedded: Path, tmp_path: Path
+) -> None:
+    key = (embedded / "log.pub").read_text().strip()
+    assert hauberk("ledger", "key").out == f"{key}\n"
+    assert "p@" not in hauberk("ledger", "key", "--json").data["ledger"]
+    listed = hauberk("ledger", "list", "--json").data
+    assert [one["type"] for one in listed] == ["producer.certified", "test.made", "test.other"]
+    assert hauberk("ledger", "show", "1", "--json").data["type"] == "test.made"
+    kept = hauberk("ledger", "checkpoint", "--json").data
+    (tmp_path / "kept").write_text(kept["checkpoint"])
+    assert kept["key"] == key
+    source = "env:DATABASE_URL" if "DATABASE_URL" in os.environ else embedded / "private" / "hauberk.db"
+    assert hauberk("ledger", "verify", source, "--key", key, "--checkpoint", tmp_path / "kept").status == 0
+    proven = hauberk("ledger", "proof", "1", "--json").data
+    leaf, path = base64.b64decode(proven["leaf"]), [base64.b64decode(step) for step in proven["path"]]
+    checkpoint = parse_checkpoint(parse_note(proven["checkpoint"]).text)
+    verify_inclusion(leaf_hash(leaf), 1, checkpoint.size, path, checkpoint.root)
+    refused(hauberk("ledger", "proof", "9"), 1, "HBK-707")
+    written = hauberk("proof", "write", source, "1", "receipt", "event.json")  # it finds the only log itself
+    assert (written.status, written.err) == (0, "")
+    assert hauberk("proof", "verify", "receipt", "event.json", "--key", key).status == 0
+
+
+def test_a_store_that_is_away_is_an_error_and_not_an_empty_ledger(
+    hauberk: Terminal, embedded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "DATABASE_URL" not in os.environ:
+        (embedded / "private" / "hauberk.db").write_bytes(b"x" * 5_000)
+    else:
+        monkeypatch.delenv("DATABASE_URL")
+    done = hauberk("ledger", "list")
+    assert (done.status, done.out) == (1, "")
+    assert "[HBK-" in done.err
+
+
+def test_a_database_that_was_never_migrated_says_how(hauberk: Terminal) -> None:
+    with database(empty=True) as dsn:
+        done = hauberk("database", "check", "--dsn", dsn)
+    assert done.status == 1
+    assert "[HBK-724]" in done.out
+    assert "hint: hauberk database migrate" in done.err
+
+
+def test_tiles_that_nobody_serves_are_no_question_of_hauberk_up(hauberk: Terminal) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        done = hauberk("ledger", "verify", f"http://127.0.0.1:{unused.getsockname()[1]}", "--key", "a+b+c")
+        key = Grower().vkey
+        done = hauberk("ledger", "verify", f"http://127.0.0.1:{unused.getsockname()[1]}", "--key", key)
+    refused(done, 3, "HBK-902")
+    assert 'authority.tiles = "HOST:PORT"' in done.err
+    assert "hauberk up" not in done.err
 
 
 def test_a_refusal_is_one_json_document_too(hauberk: Terminal, tmp_path: Path) -> None:

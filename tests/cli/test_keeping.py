@@ -84,6 +84,9 @@ def test_a_hold_refuses_with_its_reason_until_it_is_lifted(shop: Shop) -> None:
     assert "HBK-719" in refused
     assert "case 17" in refused
     shop.run("subject", "lift", "cust-2", "--reason", "case closed")
+    again = shop.run("subject", "lift", "cust-2", "--reason", "case closed", code=1)
+    assert "nothing forbids erasing this subject" in again
+    assert "HBK-707" in again
     shop.run("subject", "erase", "cust-2", "--reason", "Art. 17")
 
 
@@ -126,6 +129,10 @@ def test_a_database_that_was_put_back_goes_on_in_a_new_epoch(shop: Shop, tmp_pat
 
 def test_a_directory_in_use_and_one_where_nothing_ran_are_refused(shop: Shop, tmp_path: Path) -> None:
     runtime = shop.runtime()
-    assert "HBK-906" in shop.run("subject", "erase", "cust-1", "--reason", "x", code=1)
+    busy = shop.run("subject", "erase", "cust-1", "--reason", "x", code=1)
+    assert "HBK-906" in busy
+    assert "stop that process first, or have it do so: runtime.events.erase(" in busy
+    assert "authority.tiles" in shop.run("ledger", "export", tmp_path / "tiles", code=1)
+    assert "hint: stop that process first" in shop.run("ledger", "recover", "--new-epoch", code=1)
     runtime.close()
     assert "HBK-902" in shop.run("subject", "erase", "a", "--reason", "x", "--dir", tmp_path / "nowhere", code=3)

@@ -29,6 +29,9 @@ from tests.support.postgres import address, database
 __all__ = ["original"]
 
 
+SOUND = "no damage found; what was done on purpose is found by: hauberk ledger verify\n"
+
+
 @pytest.fixture
 def hauberk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Terminal:
     return Terminal(monkeypatch, capsys)
@@ -237,15 +240,26 @@ def test_progress_is_shown_to_people_on_a_terminal_only(
 
 def test_fsck_names_what_is_broken_and_repairs_what_is_derived(hauberk: Terminal, path: Path, key: Path) -> None:
     done = hauberk("ledger", "fsck", path)
-    assert (done.status, done.out) == (0, "nothing is wrong\n")
+    assert (done.status, done.out) == (0, SOUND)
     sql(path, "DELETE FROM tile WHERE level = 1", "UPDATE head SET frontier = x''")
     done = hauberk("ledger", "fsck", path)
     assert (done.status, "tile 1/0 is missing" in done.out, "--repair" in done.out) == (1, True, True)
     assert hauberk("ledger", "fsck", path, "--repair").status == 2
     done = hauberk("ledger", "fsck", path, "--key", key, "--repair", "--json")
     assert (done.status, done.data["repaired"]) == (0, [ORIGIN])
-    assert hauberk("ledger", "fsck", path, "--key", key).out == "nothing is wrong\n"
+    assert hauberk("ledger", "fsck", path, "--key", key).out == SOUND
     assert hauberk("ledger", "verify", path, "--key", key).status == 0
+
+
+def test_fsck_finds_a_part_that_is_not_that_of_its_leaf(hauberk: Terminal, path: Path, key: Path) -> None:
+    sql(path, "UPDATE entry SET public = x'7b7d' WHERE position = 9", "UPDATE entry SET meta = 7 WHERE position = 11")
+    sql(path, "DELETE FROM tile WHERE level = 1")
+    done = hauberk("ledger", "fsck", path, "--key", key, "--repair")
+    assert done.status == 1
+    assert "the content of entry 9 is not that of its leaf" in done.out
+    assert "entry 11" in done.out
+    assert "made again" in done.out  # what follows from the leaves, which are the signed ones
+    assert "hauberk ledger verify" in done.out
 
 
 def test_fsck_repairs_nothing_that_the_log_did_not_sign(hauberk: Terminal, path: Path, key: Path) -> None:
@@ -282,7 +296,17 @@ def test_a_receipt_proves_its_event_and_no_other(hauberk: Terminal, path: Path, 
     event.write_text("junk", "utf-8")
     assert hauberk("proof", "verify", receipt, event, "--key", key).status == 1
     assert hauberk("proof", "verify", receipt, other).status == 2
-    assert hauberk("proof", "write", path, str(SIZE), receipt, event).status == 1
+    assert hauberk("proof", "write", path, str(SIZE), tmp_path / "new", tmp_path / "new.json").status == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_receipt_is_written_over_nothing(hauberk: Terminal, path: Path, tmp_path: Path) -> None:
+    for there, name in ((tmp_path / "r", "r"), (tmp_path / "e", "e")):
+        there.write_text("mine")
+        done = hauberk("proof", "write", path, "17", tmp_path / "r", tmp_path / "e")
+        assert (done.status, f"{name} exists" in done.err, there.read_text()) == (2, True, "mine")
+        there.unlink()
+    assert list(tmp_path.glob("[re]")) == []
 
 
 def test_a_receipt_under_witnesses_lets_its_holder_withhold_a_part(
@@ -295,6 +319,7 @@ def test_a_receipt_under_witnesses_lets_its_holder_withhold_a_part(
     store = SqliteStore(path)
     store.commit(Write(rows=[Put("cosigned", ORIGIN.encode(), cosigned(checkpoint(path), 0, 1).encode())]))
     store.close()
+    receipt, event = tmp_path / "r2", tmp_path / "event2.json"
     hauberk("proof", "write", path, "17", receipt, event, "--withhold", "public")
     shown = json.loads(event.read_text())
     event.write_text(json.dumps({"meta": shown["meta"], "sealed": ""}), "utf-8")

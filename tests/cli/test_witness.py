@@ -100,6 +100,31 @@ def test_logs_are_added_listed_and_removed(made: Terminal, tmp_path: Path, log: 
     assert made("witness", "list").out.splitlines()[0] == f"{LOG}  size 0  keys 0"
 
 
+def test_another_log_of_the_same_name_is_refused_and_changes_nothing(made: Terminal, log: Grower) -> None:
+    other = Grower(seed=9)
+    made("witness", "add", log.vkey)
+    assert made("witness", "add", log.vkey).status == 0  # once more is nothing
+    refused = made("witness", "add", other.vkey)
+    assert (refused.status, refused.out) == (1, "")
+    assert "known under another key" in refused.err
+    assert "trust domain of its own" in refused.err
+    assert "--replace-key" in refused.err
+    assert made("witness", "list", "--json").data[0]["keys"] == [log.vkey]
+    assert made("witness", "serve", "--log", other.vkey, "--listen", "127.0.0.1:0").status == 1
+    assert made("witness", "add", other.vkey, "--replace-key").status == 0
+    assert made("witness", "list", "--json").data[0]["keys"] == [other.vkey]
+
+
+def test_evidence_of_nothing_says_so_and_of_nobody_is_an_error(made: Terminal, log: Grower) -> None:
+    made("witness", "add", log.vkey)
+    none = made("witness", "evidence", LOG)
+    assert (none.status, none.out) == (0, "")
+    assert "no evidence" in none.err
+    unknown = made("witness", "evidence", "no.example/log")
+    assert unknown.status == 1
+    assert "HBK-707" in unknown.err
+
+
 @pytest.mark.parametrize("key", ["nonsense", "a+b+c", "no-such-file"])
 def test_what_is_no_key_is_refused(made: Terminal, key: str) -> None:
     done = made("witness", "add", key)

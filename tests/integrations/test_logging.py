@@ -383,6 +383,40 @@ def test_flush_and_close_write_what_was_taken(book: Book, scene: Scene) -> None:
     assert book.ledger.head().size == 2
 
 
+def test_after_the_ledger_is_closed_there_is_nothing_to_say(
+    book: Book, scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.log.info("one")
+    book.ledger.close()  # which writes it; the handler is still attached when the process ends
+    with caplog.at_level(logging.DEBUG):
+        scene.handler.flush()
+        scene.handler.close()
+    assert caplog.records == []
+    assert book.ledger.head().size == 1
+
+
+def test_what_may_not_be_durable_is_said_and_nothing_is_when_nothing_is_outstanding(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Failing(Shelf):
+        code = "HBK-703"
+
+        def append_batch(self, events: object) -> "Future[list[Receipt]]":
+            assert events == ()
+            done: Future[list[Receipt]] = Future()
+            done.set_exception(RecordsError(self.code))
+            return done
+
+    scene = Scene(Failing())
+    with caplog.at_level(logging.DEBUG):
+        scene.handler.flush()
+    assert caplog.records == []
+    scene.log.info("one")
+    with caplog.at_level(logging.DEBUG):
+        scene.handler.flush()
+    assert "may not be durable yet: HBK-703" in caplog.text
+
+
 def test_the_number_of_messages_is_the_sum_of_the_counts(book: Book, scene: Scene) -> None:
     def talk() -> None:
         for number in range(100):

@@ -25,7 +25,7 @@ from hauberk.core.clock import ManualClock
 from hauberk.core.ports import ANY, Put, Row, Write
 from hauberk.crypto.cosignature import Algorithm, Cosigner
 from hauberk.crypto.note import LogKey, parse_checkpoint, parse_note, signed_by
-from hauberk.errors import Conflict, RecordsError
+from hauberk.errors import ConfigError, Conflict, RecordsError
 from hauberk.records.watchlist import MAX_EVIDENCE
 from hauberk.records.witness import CLOCK_STEP, Witness
 from hauberk.records.witness_wire import (
@@ -326,14 +326,17 @@ def test_one_witness_serves_many_logs_and_mixes_up_none() -> None:
 # Keys
 
 
-def test_two_keys_of_one_log_count_each_for_itself(log: Grower) -> None:
+def test_a_log_that_changed_its_key_goes_on_from_where_it_was(log: Grower) -> None:
     new = Grower(seed=2)
-    one = witness(log.vkey, new.vkey)
+    one = witness(log.vkey)
     assert one.add_checkpoint(log.request(0, 5)).status == 200
+    with pytest.raises(ConfigError) as found:
+        one.add_log(new.vkey)
+    assert found.value.code == "HBK-906"
+    assert one.add_checkpoint(new.request(5, 8)).status == 403
+    one.add_log(new.vkey, replace=True)
+    assert one.add_checkpoint(log.request(5, 8)).status == 403
     assert one.add_checkpoint(new.request(5, 8)).status == 200
-    one.remove_key(log.vkey)
-    assert one.add_checkpoint(log.request(8, 9)).status == 403
-    assert one.add_checkpoint(new.request(8, 9)).status == 200
 
 
 def test_a_key_taken_away_and_put_back_opens_no_door_to_an_older_tree(log: Grower) -> None:

@@ -1,6 +1,9 @@
 """`hauberk ledger fsck`: whether a database is sound, and what of it can be made again."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 
 import click
@@ -8,11 +11,15 @@ from msgspec.structs import replace
 
 from hauberk.adapters.audited import AuditedFile, rebuild
 from hauberk.cli._output import Exit, emit, json_option, printable
+from hauberk.core.event import Leaf
 from hauberk.core.finding import Finding, Severity
+from hauberk.core.ports import END, Store
 from hauberk.errors import RecordsError
 from hauberk.records.verify.anchors import read_key, split_name
-from hauberk.records.verify.fsck import Derived, check_keys, check_log, found
+from hauberk.records.verify.fsck import VERIFY, Derived, check_keys, check_log, found
 
+_AGAINST_TAMPERING = "what was done on purpose is found by: hauberk ledger verify"
+_SHOWN = 10  # damaged entries of a log that are named
 _DEEP = 3  # folders below the database in which spools are looked for
 
 
@@ -24,17 +31,20 @@ _DEEP = 3  # folders below the database in which spools are looked for
 )
 @json_option
 def fsck(path: Path, key: str | None, repair: bool, as_json: bool) -> None:  # noqa: FBT001  # click's flags
-    """Check a database: the engine's own pages and indexes, and all that follows from something else in it.
+    """Check a database for damage: the engine's own pages and indexes, and all that follows from something else in it.
 
-    This tells what is broken and what can be made again. What was done to entries is told by `hauberk ledger verify`.
+    This tells what is broken and what can be made again. It believes the leaves, unless --key shows whether the log
+    signed them: what somebody did to entries, statements and streams is told by `hauberk ledger verify`.
     """
     if repair and key is None:
         raise click.UsageError("--repair needs --key: only what the log signed is written")
     key_text = None if key is None else _key(key)
     findings, repaired = _checked(path, key_text, repair=repair)
     lines = [f"{one.severity.value:<8} {one.rule:<20} {printable(one.message)}" for one in findings]
-    lines += [f"fix: {fix}" for fix in sorted({one.fix for one in findings if one.fix}) if not repaired]
-    summary = f"{len(findings)} findings" if findings else "nothing is wrong"
+    lines += [
+        f"fix: {fix}" for fix in sorted({one.fix for one in findings if one.fix}) if not repaired or fix == VERIFY
+    ]
+    summary = f"{len(findings)} findings" if findings else f"no damage found; {_AGAINST_TAMPERING}"
     if repaired:
         summary += f"; made again: {', '.join(repaired)}"
     emit({"findings": findings, "repaired": repaired}, as_json=as_json, text="\n".join([*lines, summary]))
@@ -58,6 +68,7 @@ def _checked(path: Path, key_text: str | None, *, repair: bool) -> tuple[list[Fi
         if named is not None and named not in logs:
             raise RecordsError("HBK-711", "the key is of a log that is not here", log=named)
         findings += [one for derived in logs.values() for one in derived.findings]
+        findings += [one for log in logs for one in islice(_damaged(store, log), _SHOWN)]
         findings += check_keys(store)
     finally:
         store.close()
@@ -68,6 +79,20 @@ def _checked(path: Path, key_text: str | None, *, repair: bool) -> tuple[list[Fi
             rebuild(path, log, derived.tiles, replace(heads[log], frontier=derived.frontier))
             repaired.append(log)
     return findings, repaired
+
+
+def _damaged(store: Store, log: str) -> Iterator[Finding]:
+    """Yield the entries whose parts are not those of their leaf. What cannot be read at all is told elsewhere."""
+    with suppress(RecordsError):
+        for entry in store.entries(log, limit=END):
+            try:
+                leaf = Leaf.decode(entry.leaf)
+                kept = [sha256(part).digest() for part in (entry.meta, entry.public, entry.sealed)]
+            except (TypeError, ValueError):
+                yield found("entry", f"entry {entry.position} is none", fix=VERIFY)
+                continue
+            if kept != [leaf.meta, leaf.public, leaf.sealed]:
+                yield found("entry", f"the content of entry {entry.position} is not that of its leaf", fix=VERIFY)
 
 
 def _broken(derived: Derived) -> bool:

@@ -7,11 +7,12 @@ import click
 
 from hauberk.cli._authority import directory_option
 from hauberk.cli._output import emit, json_option, note
-from hauberk.cli._owner import local_actor, own_settings, owned
+from hauberk.cli._owner import local_actor, own_settings, owned, unused
 from hauberk.core.clock import SYSTEM_CLOCK
 from hauberk.recording import recover_directory
 from hauberk.records.tile_export import export_tiles
 
+_SHOWN = 'have the authority show the log to anybody: authority.tiles = "HOST:PORT" in hauberk.toml'
 _folder = click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 
 
@@ -21,7 +22,7 @@ _folder = click.argument("folder", type=click.Path(path_type=Path, file_okay=Fal
 @json_option
 def export(folder: Path, directory: Path | None, as_json: bool) -> None:  # noqa: FBT001  # click's flag
     """Write checkpoint, tiles and entry bundles to FOLDER (c2sp.org/tlog-tiles), for any web server to show."""
-    with owned(directory) as here:
+    with owned(directory, _SHOWN) as here:
         done = export_tiles(here.recording.store, here.recording.ledger.log, folder)
     emit(done, as_json=as_json, text=f"{done.size} entries, {done.written} files written to {folder}")
 
@@ -74,7 +75,8 @@ def recover(new_epoch: bool, known: Path | None, directory: Path | None, as_json
     del new_epoch  # said aloud, so that nobody does it by accident
     config = own_settings(directory)
     text = known.read_text("utf-8", "replace") if known is not None else ""
-    done = recover_directory(Path(config.directory), config, actor=local_actor().id, known=text, clock=SYSTEM_CLOCK)
+    with unused():
+        done = recover_directory(Path(config.directory), config, actor=local_actor().id, known=text, clock=SYSTEM_CLOCK)
     lost = f"entries {done.lost[0]} to {done.lost[1]}" if done.lost else "nothing that is known of"
     lines = [f"epoch   {done.origin}", f"lost    {lost}", "both checkpoints are published in the state directory"]
     emit(done, as_json=as_json, text="\n".join(lines))

@@ -68,15 +68,20 @@ def _escape(char: str) -> str:
 
 
 def fail(error: HauberkError) -> int:
-    """Print `error:` and `hint:` lines and return the exit status that fits."""
+    """Print `error:` and `hint:` lines and return the exit status that fits.
+
+    A command that knows better than the code what to do puts it into the context as `hint`.
+    """
+    context = dict(error.context)
+    hint = str(context.pop("hint", error.hint))
     detail = ": ".join(part for part in (error.public, error.detail) if part)
-    fields = ", ".join(f"{key} {_shown(value)}" for key, value in error.context.items())
+    fields = ", ".join(f"{key} {_shown(value)}" for key, value in context.items())
     detail, fields = printable(detail), printable(fields)
     note(f"error: {detail}" + (f" ({fields})" if fields else "") + f" [{error.code}]")
-    if error.hint:
-        note(f"hint: {error.hint}")
+    if hint:
+        note(f"hint: {hint}")
     if "--json" in sys.argv[1:]:
-        told = {"code": error.code, "message": error.public, "detail": error.detail, "hint": error.hint}
+        told = {"code": error.code, "message": error.public, "detail": error.detail, "hint": hint}
         emit({"error": told}, as_json=True, text="")
     return Exit.UNREACHABLE if error.code == "HBK-902" else Exit.FINDING
 

@@ -69,8 +69,28 @@ def own_settings(directory: Path | None) -> Config:
 
 
 @contextmanager
-def owned(directory: Path | None) -> Iterator[Owned]:
+def unused(instead: str = "") -> Iterator[None]:
+    """Say what to do where another process uses the directory.
+
+    Args:
+        instead: what that process can do itself.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        if error.code != "HBK-906" or "another process" not in error.detail or "hint" in error.context:
+            raise
+        hint = "stop that process first" + (f", or {instead}" if instead else "")
+        raise ConfigError(error.code, error.detail, **error.context, hint=hint) from None
+
+
+@contextmanager
+def owned(directory: Path | None, instead: str = "") -> Iterator[Owned]:
     """Open the ledger of a state directory that no process uses.
+
+    Args:
+        directory: of the command line.
+        instead: what a process that uses it can do itself, for whoever reads the error.
 
     Raises:
         ConfigError: HBK-902 nothing has ever recorded here; HBK-906 another process uses it.
@@ -81,7 +101,8 @@ def owned(directory: Path | None) -> Iterator[Owned]:
     if not (path / "private").is_dir():
         raise ConfigError("HBK-902", "nothing has ever recorded here", directory=str(path))
     with ExitStack() as stack:
-        state = StateDirectory(path, config.trust_domain, keys=config.authority.keys, database=embedded(config))
+        with unused(instead):
+            state = StateDirectory(path, config.trust_domain, keys=config.authority.keys, database=embedded(config))
         stack.callback(state.close)
         authority = (path / "authority.json").exists()
         recording = Recording(state, config, signing=not authority, clock=SYSTEM_CLOCK)

@@ -3,19 +3,54 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import click
 
 from hauberk.adapters.audited import AuditedFile
 from hauberk.adapters.engine import open_auditor
 from hauberk.core.address import StoreAddress
+from hauberk.core.event import Entry
 from hauberk.core.ports import Store
+from hauberk.crypto.note import parse_checkpoint, parse_note
 from hauberk.errors import ConfigError, RecordsError
+from hauberk.records._tiles import StoredTree
+from hauberk.records.ledger import Proof
 from hauberk.records.tile_export import read_directory
 from hauberk.records.tile_paths import CHECKPOINT, MAX_BUNDLE_BYTES, Fetch, TileDirectory
 
 TIMEOUT = 30.0  # seconds for one file
 _ABSENT = frozenset({404, 410})
+_SERVING = (
+    'whoever keeps the log shows it with authority.tiles = "HOST:PORT" in hauberk.toml;'
+    " as files it is written by: hauberk ledger export"
+)
+
+
+@runtime_checkable
+class Listing(Protocol):
+    """A store that knows its logs."""
+
+    def logs(self) -> list[str]:
+        """Return their names."""
+
+
+def entry_of(store: Store, log: str, position: int) -> Entry:
+    """Return an entry.
+
+    Raises:
+        RecordsError: HBK-707 it is not there.
+    """
+    entry = next(store.entries(log, after=position - 1, before=position + 1, limit=1), None)
+    if entry is None:
+        raise RecordsError("HBK-707", "there is no such entry, or it was pruned", position=position)
+    return entry
+
+
+def proof_of(store: Store, log: str, entry: Entry, note: str) -> Proof:
+    """Return the proof of an entry under a checkpoint of the log that covers it."""
+    size = parse_checkpoint(parse_note(note).text).size
+    return Proof(entry.position, entry.leaf, tuple(StoredTree(store, log).inclusion(entry.position, size)), note)
 
 
 @contextmanager
@@ -71,10 +106,11 @@ def _served(url: str) -> Iterator[Fetch]:
                     if answer.status_code in _ABSENT:
                         raise RecordsError("HBK-707", "there is no such file", path=path)
                     if answer.status_code != 200:  # noqa: PLR2004  # OK
-                        raise ConfigError("HBK-902", f"the server answers {answer.status_code}", path=path)
+                        why = f"the server answers {answer.status_code}"
+                        raise ConfigError("HBK-902", why, path=path, hint=_SERVING)
                     return _bounded(answer.iter_bytes())
             except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-                raise ConfigError("HBK-902", "no answer", path=path) from error
+                raise ConfigError("HBK-902", "no answer", path=path, hint=_SERVING) from error
 
         yield fetch
 

@@ -25,7 +25,7 @@ from hauberk.core.ports import END, Store
 from hauberk.crypto.keyring import Keyring
 from hauberk.errors import ConfigError
 from hauberk.integrations.cose import cose_receipt
-from hauberk.recording import log_name
+from hauberk.recording import published_log
 from hauberk.records.access import Reads
 from hauberk.records.audit import ROOT
 from hauberk.records.audit_query import MAX_HITS, Answer, AuditReader, Prover, Wanted, ask
@@ -37,6 +37,7 @@ from hauberk.records.view import printable as shown
 _F = TypeVar("_F", bound=Callable[..., Any])
 _AGO = re.compile(r"([0-9]{1,6})([smhdw])\Z")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EXCERPT = 120  # characters of a log message in a line
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 Ask = Callable[[Wanted], Mapping[str, Any]]
@@ -108,7 +109,7 @@ def query(proof: bool, directory: Path | None, as_json: bool, **wanted: Any) -> 
         shown["checkpoint"] = found["checkpoint"]
         lines += ["", found["checkpoint"].rstrip("\n")] if entries else []
     emit(shown, as_json=as_json, text="\n".join(lines))
-    note(f"{len(entries)} entries, each proven to be in the log")
+    note(f"{len(entries)} entries, each proven to be in the log" if entries else "no entry")
 
 
 @audit.command("export")
@@ -229,7 +230,9 @@ def _recorded(here: Owned, stack: ExitStack) -> Ask:
 def _unrecorded(config: Config, store: Store) -> Ask:
     key = (Path(config.directory) / "log.pub").read_text("utf-8").strip()
     names = PseudonymEpochs(store, _keyring(config))
-    return lambda wanted: _plain(ask(Prover(store, log_name(config), key), wanted, names), key)
+    return lambda wanted: _plain(
+        ask(Prover(store, published_log(Path(config.directory), config), key), wanted, names), key
+    )
 
 
 @contextmanager
@@ -288,8 +291,16 @@ def _line(view: Mapping[str, Any]) -> str:
     data = view.get("data", {})
     who = view.get("actor") or view.get("address") or "-"
     what = [view.get("outcome"), data.get("action"), data.get("resource"), data.get("reason")]
-    told = "  ".join(shown(part) for part in (view["type"], who, *what) if part)
+    told = "  ".join(shown(part) for part in (view["type"], who, *what, *_said(data.get("details"))) if part)
     return f"{view['position']:>7}  {view['time']}  {told}"
+
+
+def _said(details: object) -> Iterator[str]:
+    """Yield what a log message says: its level, its logger and the beginning of its text."""
+    if isinstance(details, Mapping):
+        for name in ("severity", "logger", "message", "template"):
+            if isinstance(text := details.get(name), str):
+                yield text if len(text) <= EXCERPT else f"{text[:EXCERPT]}..."
 
 
 def _proof_lines(view: Mapping[str, Any]) -> Iterator[str]:

@@ -9,8 +9,10 @@ from hauberk.adapters.engine import Database
 from hauberk.cli._output import Exit, emit, json_option, note
 from hauberk.core.address import StoreAddress
 from hauberk.core.config import load
-from hauberk.core.finding import Severity
+from hauberk.core.finding import Finding, Severity
+from hauberk.errors import REGISTRY
 
+_SCHEMA, _OTHER_RELEASE = "schema", "HBK-724"  # rule of a finding, and the code of what it is about
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -30,6 +32,10 @@ def _database(dsn: str | None) -> Database:
         return Database(StoreAddress(dsn) if dsn else config.store, config.database)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+
+
+def _line(one: Finding) -> str:
+    return f"{one.severity}: {one.message}" + (f" [{_OTHER_RELEASE}]" if one.rule == _SCHEMA else "")
 
 
 @click.group()
@@ -54,7 +60,9 @@ def migrate(dsn: str | None, no_roles: bool, as_json: bool) -> None:  # noqa: FB
 def check(dsn: str | None, as_json: bool) -> None:  # noqa: FBT001  # click's flag
     """Say whether the tables are of this release, and who could change the log. Exit status 1 for an error."""
     found = _database(dsn).inspect()
-    emit(found, as_json=as_json, text="\n".join(f"{one.severity}: {one.message}" for one in found))
+    emit(found, as_json=as_json, text="\n".join(map(_line, found)))
+    if any(one.rule == _SCHEMA for one in found):
+        note(f"hint: {REGISTRY[_OTHER_RELEASE].hint}")
     if not found:
         note("nothing to say against it")
     if any(one.severity is Severity.ERROR for one in found):

@@ -1,6 +1,7 @@
 """`hauberk ledger`: verify offline, read through the authority."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,22 @@ from urllib.parse import urlencode
 import click
 import msgspec
 
-from hauberk.adapters.sqlite import SqliteStore, open_readonly
+from hauberk.adapters.engine import embedded, open_auditor
+from hauberk.adapters.sqlite import open_readonly
+from hauberk.adapters.state import DATABASE
 from hauberk.agent.state import read_facts
 from hauberk.cli._authority import directory_option, fetch, settings
 from hauberk.cli._fsck import COMMANDS as CHECKING
 from hauberk.cli._keeping import COMMANDS as KEEPING
-from hauberk.cli._output import Exit, emit, json_option, note
+from hauberk.cli._output import emit, json_option, note
+from hauberk.cli._sources import Listing, entry_of, proof_of
 from hauberk.cli._verify import COMMANDS as AUDITING
+from hauberk.core.config import Config
 from hauberk.core.event import Entry
+from hauberk.core.ports import Store
+from hauberk.crypto.note import decode_key
+from hauberk.errors import RecordsError
+from hauberk.records.verify.anchors import split_name
 from hauberk.records.view import entry_line, entry_view, last_entries, printable
 
 MAX_ALIKE = 10  # entries shown of one incident
@@ -33,18 +42,52 @@ for _command in (*AUDITING, *CHECKING, *KEEPING):
 
 def _found(directory: Path | None, wanted: dict[str, Any]) -> list[dict[str, Any]]:
     """Ask the authority; where none has ever run, read the ledger that an embedded application left here."""
-    path = Path(settings(directory).directory)
-    database = path / "private" / "hauberk.db"
-    if (path / "authority.json").exists() or not database.exists():
+    config = settings(directory)
+    if not _is_left(config):
         return list(fetch(directory, "GET", "/admin/ledger" + _query(wanted)))
-    store = open_readonly(database)
+    with _left(config) as store:
+        return [dict(entry_view(entry)) for log in _logs(config, store) for entry in _read_log(store, log, wanted)]
+
+
+def _is_left(config: Config) -> bool:
+    """Tell whether an embedded application keeps its ledger here: no authority ever ran, and there is a store."""
+    path = Path(config.directory)
+    if (path / "authority.json").exists():
+        return False
+    return (path / "private" / DATABASE).exists() if embedded(config) else (path / "log.pub").exists()
+
+
+@contextmanager
+def _left(config: Config) -> Iterator[Store]:
+    """Open the store that an embedded application records in, wherever it is, for reading only."""
+    database = Path(config.directory) / "private" / DATABASE
+    store = open_readonly(database) if embedded(config) else open_auditor(config.store, config.database)
     try:
-        return [dict(entry_view(entry)) for log in store.logs() for entry in _read_log(store, log, wanted)]
+        yield store
     finally:
         store.close()
 
 
-def _read_log(store: SqliteStore, log: str, wanted: dict[str, Any]) -> Iterable[Entry]:
+def _published(config: Config) -> str:
+    """Return the key of the log of this directory."""
+    try:
+        return (Path(config.directory) / "log.pub").read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        raise RecordsError("HBK-711", "log.pub cannot be read", directory=config.directory) from None
+
+
+def _log(config: Config) -> str:
+    return split_name(decode_key(_published(config))[0])[0]
+
+
+def _logs(config: Config, store: Store) -> Iterable[str]:
+    """Return the log of this directory: a database may hold those of others too."""
+    if (Path(config.directory) / "log.pub").exists():
+        return (_log(config),)
+    return store.logs() if isinstance(store, Listing) else ()
+
+
+def _read_log(store: Store, log: str, wanted: dict[str, Any]) -> Iterable[Entry]:
     limit, stream, kind = wanted.get("limit") or MAX_ALIKE, wanted.get("stream"), wanted.get("type")
     if wanted.get("after") is not None:
         return store.entries(log, after=wanted["after"], limit=limit, stream=stream, kind=kind)
@@ -85,8 +128,8 @@ def show(position: int | None, incident: str | None, directory: Path | None, as_
     wanted: dict[str, Any] = {"incident": incident} if incident else {"after": (position or 0) - 1, "limit": 1}
     found = _found(directory, wanted)
     if not found or (position is not None and found[0]["position"] != position):
-        note("error: no such entry")
-        raise SystemExit(Exit.FINDING)
+        told = {"incident": incident} if incident else {"position": position}
+        raise RecordsError("HBK-707", "there is no such entry", **told)
     texts = ["\n".join(f"{key:<10} {_text(value)}" for key, value in one.items()) for one in found]
     emit(found if incident else found[0], as_json=as_json, text="\n\n".join(texts))
     if len(found) > 1:
@@ -103,7 +146,14 @@ def _text(value: object) -> str:
 @json_option
 def proof(position: int, directory: Path | None, as_json: bool) -> None:  # noqa: FBT001  # click's flag
     """Print the proof that an entry is in the log: leaf, audit path and signed checkpoint."""
-    found = fetch(directory, "GET", f"/admin/ledger/{position}/proof")
+    config = settings(directory)
+    if _is_left(config):
+        with _left(config) as store:
+            log = _log(config)
+            entry = entry_of(store, log, position)
+            found = msgspec.to_builtins(proof_of(store, log, entry, store.head(log).checkpoint.decode()))
+    else:
+        found = fetch(directory, "GET", f"/admin/ledger/{position}/proof")
     lines = [f"leaf {found['leaf']}", *(f"path {step}" for step in found["path"]), "", found["checkpoint"].rstrip("\n")]
     emit(found, as_json=as_json, text="\n".join(lines))
 
@@ -113,7 +163,12 @@ def proof(position: int, directory: Path | None, as_json: bool) -> None:  # noqa
 @json_option
 def checkpoint(directory: Path | None, as_json: bool) -> None:  # noqa: FBT001  # click's flag
     """Print the signed checkpoint. Keep it elsewhere: with it a later rollback is found."""
-    found = fetch(directory, "GET", "/admin/ledger/checkpoint")
+    config = settings(directory)
+    if _is_left(config):
+        with _left(config) as store:
+            found = {"checkpoint": store.head(_log(config)).checkpoint.decode(), "key": _published(config)}
+    else:
+        found = fetch(directory, "GET", "/admin/ledger/checkpoint")
     emit(found, as_json=as_json, text=found["checkpoint"].rstrip("\n"))
 
 
@@ -122,8 +177,14 @@ def checkpoint(directory: Path | None, as_json: bool) -> None:  # noqa: FBT001  
 @json_option
 def key(directory: Path | None, as_json: bool) -> None:  # noqa: FBT001  # click's flag
     """Print the log's public verifier key."""
-    facts = read_facts(Path(settings(directory).directory))
-    emit({"key": facts.ledger_key, "ledger": facts.ledger}, as_json=as_json, text=facts.ledger_key)
+    config = settings(directory)
+    if _is_left(config):
+        where = Path(config.directory) / "private" / DATABASE if embedded(config) else config.store
+        found = {"key": _published(config), "ledger": str(where)}
+    else:
+        facts = read_facts(Path(config.directory))
+        found = {"key": facts.ledger_key, "ledger": facts.ledger}
+    emit(found, as_json=as_json, text=found["key"])
 
 
 def _query(wanted: dict[str, Any]) -> str:

@@ -12,14 +12,12 @@ from pathlib import Path
 import click
 import msgspec
 
-from hauberk.adapters.audited import AuditedFile
-from hauberk.cli._output import emit, json_option
-from hauberk.cli._sources import opened
+from hauberk.cli._output import emit, json_option, printable
+from hauberk.cli._sources import Listing, entry_of, opened, proof_of
 from hauberk.core.event import Entry
 from hauberk.core.ports import Store
 from hauberk.crypto.note import LogKey, parse_checkpoint, parse_note
 from hauberk.errors import RecordsError
-from hauberk.records._tiles import StoredTree
 from hauberk.records.ledger import Proof
 from hauberk.records.log_policy import LogPolicy
 from hauberk.records.receipt import NOTHING, Part, Shown, verify_receipt, write_receipt
@@ -101,17 +99,23 @@ def write(  # noqa: PLR0917  # click passes one argument per option
     parts: Sequence[str],
     as_json: bool,  # noqa: FBT001  # click's flag
 ) -> None:
-    """Write the receipt of an entry, and the event it is of, from a database."""
+    """Write the receipt of an entry, and the event it is of, from a database, into new files."""
     withheld = NOTHING
     for name in parts:
         withheld |= _PARTS[name]
+    for new in (receipt, event):
+        if new.exists():
+            raise click.UsageError(f"{new} exists")
     with opened(source) as store:
         if isinstance(store, TileDirectory):
             raise click.UsageError("receipts are written from a database")
         entry, note = _found(store, _log(store, log), position)
-    receipt.write_text(write_receipt(note, withheld=withheld), "utf-8")
+    text = write_receipt(note, withheld=withheld)
+    with receipt.open("x", encoding="utf-8") as file:
+        file.write(text)
     held = _Event(entry.meta.decode(), entry.public.decode(), base64.b64encode(entry.sealed).decode())
-    event.write_bytes(msgspec.json.format(msgspec.json.encode(held), indent=2))
+    with event.open("xb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(held), indent=2))
     told = {"receipt": str(receipt), "event": str(event)}
     emit(told, as_json=as_json, text=f"entry {position}: receipt in {receipt}, event in {event}")
 
@@ -119,28 +123,25 @@ def write(  # noqa: PLR0917  # click passes one argument per option
 def _log(store: Store, named: str | None) -> str:
     if named is not None:
         return named
-    logs = store.logs() if isinstance(store, AuditedFile) else []
+    logs = store.logs() if isinstance(store, Listing) else []
     if len(logs) != 1:
-        raise click.UsageError("say which log with --log")
+        raise click.UsageError(f"say which log with --log: {', '.join(map(printable, logs)) or 'there is none here'}")
     return logs[0]
 
 
 def _found(store: Store, log: str, position: int) -> tuple[Entry, Proof]:
     """Return an entry and its proof, under the newest checkpoint that witnesses cosigned if it is covered."""
-    entry = next(store.entries(log, after=position - 1, before=position + 1, limit=1), None)
-    if entry is None:
-        raise RecordsError("HBK-707", "there is no such entry, or it was pruned", position=position)
+    entry = entry_of(store, log, position)
     note = store.head(log).checkpoint.decode()
     head = parse_checkpoint(parse_note(note).text)
-    size = head.size
     for kept in kept_notes(store, log):
         try:
             found = parse_checkpoint(parse_note(kept).text)
         except RecordsError:
             continue
         if found.origin == head.origin and position < found.size <= head.size:
-            note, size = kept, found.size
-    return entry, Proof(position, entry.leaf, tuple(StoredTree(store, log).inclusion(position, size)), note)
+            note = kept
+    return entry, proof_of(store, log, entry, note)
 
 
 def _shown(path: Path) -> Shown:

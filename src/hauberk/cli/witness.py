@@ -2,14 +2,22 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from hauberk.authority.witness import OpenWitness, parse_listen, read_witness, serve_witness, watchlist
 from hauberk.cli._output import emit, json_option, note
-from hauberk.errors import RecordsError
+from hauberk.errors import ConfigError, RecordsError
 
+if TYPE_CHECKING:
+    from hauberk.records.watchlist import Watchlist
+
+_KNOWN_OTHERWISE = (
+    "another log has that name: give this one a trust domain of its own;"
+    " or, when the log changed its key: hauberk witness add --replace-key"
+)
 DIRECTORY = ".hauberk-witness"
 _directory = click.option(
     "--dir",
@@ -45,6 +53,8 @@ def serve(  # noqa: PLR0917  # click passes one argument per option
     as_json: bool,  # noqa: FBT001  # click's flag
 ) -> None:
     """Run the witness until Ctrl-C. The first start makes its keys, later ones resume."""
+    from hauberk.authority.witness import OpenWitness, parse_listen, serve_witness  # noqa: PLC0415  # the server
+
     host, port = parse_listen(listen, insecure_plaintext=insecure_plaintext)
     opened = OpenWitness(directory, name)
 
@@ -60,7 +70,7 @@ def serve(  # noqa: PLR0917  # click passes one argument per option
 
     try:
         for text in log_keys:
-            opened.witness.add_log(_read(text))
+            _add(opened.witness, text)
         serve_witness(opened, host, port, ready)
     finally:
         opened.close()
@@ -74,6 +84,8 @@ def serve(  # noqa: PLR0917  # click passes one argument per option
 @json_option
 def key(directory: Path, name: str, url: str, as_json: bool) -> None:  # noqa: FBT001  # click's flag
     """Print the lines for a log's policy file, one per key; either is enough. Makes the keys if there are none."""
+    from hauberk.authority.witness import OpenWitness, read_witness  # noqa: PLC0415  # the server
+
     facts = read_witness(directory)
     if facts is None or name not in {"", facts.name}:
         opened = OpenWitness(directory, name)
@@ -86,12 +98,16 @@ def key(directory: Path, name: str, url: str, as_json: bool) -> None:  # noqa: F
 @witness.command("add")
 @_log_keys
 @_origin
+@click.option("--replace-key", is_flag=True, help="The log changed its key: believe this one and no other.")
 @_directory
 @json_option
-def add(log_keys: Sequence[str], origin: str, directory: Path, as_json: bool) -> None:  # noqa: FBT001  # click's flag
-    """Cosign for the logs with these verifier keys (or files that hold one). A running witness follows at once."""
-    with watchlist(directory) as book:
-        added = [book.add_log(_read(text), origin) for text in log_keys]
+def add(log_keys: Sequence[str], origin: str, replace_key: bool, directory: Path, as_json: bool) -> None:  # noqa: FBT001  # click's flag
+    """Cosign for the logs with these verifier keys (or files that hold one). A running witness follows at once.
+
+    A log that is known under another key is refused: it is another log of that name, unless it changed its key.
+    """
+    with _book(directory) as book:
+        added = [_add(book, text, origin, replace=replace_key) for text in log_keys]
     emit({"added": added}, as_json=as_json, text="\n".join(f"added {one}" for one in added))
 
 
@@ -102,7 +118,7 @@ def add(log_keys: Sequence[str], origin: str, directory: Path, as_json: bool) ->
 @json_option
 def remove(log_keys: Sequence[str], origin: str, directory: Path, as_json: bool) -> None:  # noqa: FBT001  # click's flag
     """Take no signature of these keys any more. What was cosigned stays remembered."""
-    with watchlist(directory) as book:
+    with _book(directory) as book:
         for text in log_keys:
             book.remove_key(_read(text), origin)
     emit({"removed": list(log_keys)}, as_json=as_json, text=f"removed {len(log_keys)}")
@@ -113,7 +129,7 @@ def remove(log_keys: Sequence[str], origin: str, directory: Path, as_json: bool)
 @json_option
 def listed(directory: Path, as_json: bool) -> None:  # noqa: FBT001  # click's flag
     """Show the logs it knows, and how far it has cosigned each."""
-    with watchlist(directory) as book:
+    with _book(directory) as book:
         logs = list(book.logs())
     lines = [
         f"{log.origin}  size {log.size}  keys {len(log.keys)}" + (f"  EVIDENCE {log.evidence}" if log.evidence else "")
@@ -128,9 +144,13 @@ def listed(directory: Path, as_json: bool) -> None:  # noqa: FBT001  # click's f
 @json_option
 def evidence(origin: str, directory: Path, as_json: bool) -> None:  # noqa: FBT001  # click's flag
     """Show signed checkpoints that contradict what was cosigned: each proves that the log showed two histories."""
-    with watchlist(directory) as book:
+    with _book(directory) as book:
         found = list(book.evidence(origin))
+        if not found and not book.knows(origin):
+            raise RecordsError("HBK-707", "the witness knows no such log", origin=origin, hint="hauberk witness list")
     emit(found, as_json=as_json, text="\n".join(found))
+    if not found:
+        note("no evidence: the log has shown this witness one history")
 
 
 @witness.command("accept-clock")
@@ -139,9 +159,22 @@ def evidence(origin: str, directory: Path, as_json: bool) -> None:  # noqa: FBT0
 @json_option
 def accept_clock(origin: str, directory: Path, as_json: bool) -> None:  # noqa: FBT001  # click's flag
     """Cosign a log again with the time of now, after the clock was ahead and has been set right."""
-    with watchlist(directory) as book:
+    with _book(directory) as book:
         book.accept_clock(origin)
     emit({"accepted": origin}, as_json=as_json, text=f"{origin} is cosigned with the time of now")
+
+
+def _book(directory: Path) -> "AbstractContextManager[Watchlist]":
+    from hauberk.authority.witness import watchlist  # noqa: PLC0415  # the server, for whoever has a witness
+
+    return watchlist(directory)
+
+
+def _add(book: "Watchlist", text: str, origin: str = "", *, replace: bool = False) -> str:
+    try:
+        return book.add_log(_read(text), origin, replace=replace)
+    except ConfigError as error:
+        raise ConfigError(error.code, error.detail, **error.context, hint=_KNOWN_OTHERWISE) from None
 
 
 def _read(text: str) -> str:

@@ -84,7 +84,9 @@ def _read(environ: Lookup) -> Settings:
     if text == "memory:":
         return Settings(None, keys, marks, log, next(_numbers))
     if not text:
-        raise ConfigError("HBK-901", f"set {STORE}: sqlite:PATH, postgresql://..., env:NAME, file:PATH or memory:", key=STORE)
+        raise ConfigError(
+            "HBK-901", f"set {STORE}: sqlite:PATH, postgresql://..., env:NAME, file:PATH or memory:", key=STORE
+        )
     try:
         address = resolved(StoreAddress(text))
     except ValueError:

@@ -22,6 +22,7 @@ MAX_FRAMES = 20  # functions told of one error, those closest to it
 OWN = "hauberk"  # loggers that are never taken: what they say about recording would be recorded for ever
 FIELDS = ("user", "session", "address", "resource", "action", "outcome", "reason", "correlation")
 _OUTCOMES = frozenset(Outcome)
+_CLOSED = "HBK-706"
 _GRAVE = frozenset({"error", "critical", "exception", "fatal"})
 _log = logging.getLogger("hauberk.records")
 
@@ -69,6 +70,7 @@ class Sink:
         self._level = level
         self.patience = patience
         self._busy = threading.local()
+        self._durable = 0  # messages that the last flush that succeeded covered, or more
 
     def put(self, make: Callable[[], Fields], instead: Callable[[], Fields]) -> None:
         """Take a message; never raises.
@@ -114,11 +116,21 @@ class Sink:
             _log.error("%d log messages could not be recorded: %s", count, what)
 
     def flush(self, timeout: float = 10.0) -> None:
-        """Wait until what was taken is durable; never raises."""
+        """Wait until what was taken is durable; never raises.
+
+        A recorder that is closed has written what it had taken, and has told of each entry that it could not write:
+        there is nothing to wait for, and nothing to say. So it is when `logging` flushes at the end of the process.
+        """
+        taken = self.counts.taken
+        if taken == self._durable:
+            return
         try:
             self._audit.flush(timeout)
         except (HauberkError, TimeoutError) as error:
-            _log.warning("log messages may not be durable yet: %s", error)
+            if not (isinstance(error, HauberkError) and error.code == _CLOSED):
+                _log.warning("log messages may not be durable yet: %s", error)
+        else:
+            self._durable = taken
 
 
 def is_own(logger: str) -> bool:

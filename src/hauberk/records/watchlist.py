@@ -14,7 +14,7 @@ import msgspec
 from hauberk.core.ports import ABSENT_ROW, ANY, Put, Store, Write
 from hauberk.crypto.cosignature import MAX_NAME_BYTES
 from hauberk.crypto.note import Note, decode_vkey
-from hauberk.errors import RecordsError
+from hauberk.errors import ConfigError, RecordsError
 from hauberk.records.log_policy import read_log_key
 
 MAX_EVIDENCE = 16  # checkpoints kept per log that contradict what was cosigned; one is proof enough
@@ -70,12 +70,13 @@ class Watchlist:
         self._store = store
         self._own = frozenset(decode_vkey(vkey)[2] for vkey in own)
 
-    def add_log(self, vkey: str, origin: str = "") -> str:
-        """Cosign for a log from now on; a second key of the same log counts beside the first.
+    def add_log(self, vkey: str, origin: str = "", *, replace: bool = False) -> str:
+        """Cosign for a log from now on.
 
         Args:
             vkey: the log's key.
             origin: first line of its checkpoints, where that is not the name of the key.
+            replace: the log has changed its key: this one takes the place of those it had.
 
         Returns:
             The origin.
@@ -83,6 +84,8 @@ class Watchlist:
         Raises:
             RecordsError: HBK-711 not a key, not an origin, or a key of this witness: its own cosignatures would then
                 stand for the word of the log.
+            ConfigError: HBK-906 a log of this name is known under another key. Two logs must not share a name: one
+                would look like a fork of the other.
         """
         vkey, public = vkey.strip(), decode_vkey(vkey)[2]
         name = origin or read_log_key(vkey).name
@@ -91,9 +94,15 @@ class Watchlist:
         if public in self._own:
             raise RecordsError("HBK-711", "this is a key of the witness itself")
         keys, revision = self.keys_of(name)
-        if vkey not in keys:
-            self._commit(_LOGS, name.encode(), msgspec.msgpack.encode([*keys, vkey]), revision)
+        if keys and vkey not in keys and not replace:
+            raise ConfigError("HBK-906", "a log of this name is known under another key", origin=name)
+        if vkey not in keys or (replace and len(keys) > 1):
+            self._commit(_LOGS, name.encode(), msgspec.msgpack.encode([vkey]), revision)
         return name
+
+    def knows(self, origin: str) -> bool:
+        """Tell whether a log of this name was ever added or cosigned."""
+        return self.keys_of(origin)[1] != ABSENT_ROW or self.seen(sha256(origin.encode()).digest())[0] is not None
 
     def remove_key(self, vkey: str, origin: str = "") -> None:
         """Take no signature of this key any more. What was cosigned stays remembered.
