@@ -17,16 +17,17 @@ from hauberk.adapters.postgres import PostgresStore
 from hauberk.adapters.postgres_bus import PostgresBus
 from hauberk.adapters.sqlite import SqliteStore
 from hauberk.core.event import Entry
-from hauberk.core.ports import Write
+from hauberk.core.ports import Row, Write
 from hauberk.crypto.datakey import DataKey
 from hauberk.crypto.merkle import leaf_hash, verify_consistency, verify_inclusion
 from hauberk.crypto.note import decode_key, verify_checkpoint
 from hauberk.errors import Conflict, HauberkError, HeldBack, Malformed, RecordsError, UnknownSubject
 from hauberk.records._tiles import StoredTree
 from hauberk.records.erasure import Certificate
-from hauberk.records.evidence import ERASED, SCRUBBED
+from hauberk.records.evidence import ERASED, SCRUBBED, Evidence
 from hauberk.records.hidden import Erased
-from hauberk.records.keys import KEY, SUBJECT
+from hauberk.records.keys import ERASED as DESTROYED
+from hauberk.records.keys import HOLD, KEY, SUBJECT, Erasing, SubjectKeys
 from hauberk.records.permission import Context
 from hauberk.records.sealed import unpack
 from hauberk.records.streams import ERASURES, HOLDS
@@ -187,6 +188,134 @@ def test_without_the_hold_in_the_same_write_an_erasure_slips_past_it(shop: Shop)
     event = shop.store.permission.event(ERASED, ERASURES, Context.of(OWNER), data={})
     shop.ledger.append_batch((event,), rows=erasing.rows(event.id)).result(PATIENCE)  # ... and written after
     assert isinstance(emails(shop.read())[0], Erased)
+
+
+# whoever may write the database, and has no key
+
+
+class Intruder:
+    """Deletes rows and puts old ones back, as they were."""
+
+    def __init__(self, shop: Shop) -> None:
+        assert isinstance(shop.inner, MemoryStore)
+        self.rows = shop.inner._rows
+        self.kept: dict[tuple[str, bytes], Row] = {}
+
+    def keep(self) -> None:
+        self.kept = {at: row for at, row in self.rows.items() if at[0] in {SUBJECT, KEY}}
+
+    def put_back(self) -> None:
+        self.rows.update(self.kept)
+        self.drop(DESTROYED)
+
+    def drop(self, space: str) -> None:
+        for at in [at for at in self.rows if at[0] == space]:
+            del self.rows[at]
+
+
+def blind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the ledger's word from who erases and reads."""
+    monkeypatch.setattr(Evidence, "certificate", lambda *_: None)
+    monkeypatch.setattr(Evidence, "held", lambda *_: "")
+
+
+def held_and_deleted(shop: Shop) -> None:
+    shop.append("order-1", placed(1))
+    shop.store.hold("ann", actor=OWNER, reason="court").result(PATIENCE)
+    Intruder(shop).drop(HOLD)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["running", "restarted"])
+def test_who_deletes_the_row_of_a_hold_lifts_no_hold(shop: Shop, *, again: bool) -> None:
+    held_and_deleted(shop)
+    if again:
+        shop.again()
+    with pytest.raises(HeldBack) as caught:
+        erase(shop)
+    assert caught.value.context["reason"] == "court"
+    assert emails(shop.read()) == ["ann@example.org"]
+    shop.store.lift("ann", actor=OWNER, reason="over").result(PATIENCE)
+    erase(shop)
+
+
+def test_without_the_record_the_row_is_all_there_is(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    blind(monkeypatch)
+    held_and_deleted(shop)
+    erase(shop)
+    assert isinstance(emails(shop.read())[0], Erased)
+
+
+def test_the_row_of_a_hold_holds_by_itself(shop: Shop) -> None:
+    shop.append("order-1", placed(1))
+    shop.rows.commit(Write(rows=(shop.keys.hold("ann", "an older version's"),)))
+    with pytest.raises(HeldBack):
+        erase(shop)
+
+
+def test_a_hold_of_one_person_holds_nobody_else(shop: Shop) -> None:
+    shop.append("order-1", placed(1, customer="ann"), placed(2, customer="bob"))
+    shop.store.hold("ann", actor=OWNER, reason="court").result(PATIENCE)
+    erase(shop, "bob")
+    mark = shop.keys.hold_mark("ann")
+    assert mark != shop.keys.subject_row("ann")
+    assert mark.hex().encode() in shop.entries(HOLDS)[0].public
+
+
+def test_a_hold_recorded_while_somebody_is_being_erased_stops_it_even_without_its_row(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.append("order-1", placed(1))
+    erasing = type(shop.keys).erasing
+
+    def late(keys: SubjectKeys, subject: str) -> Erasing:
+        monkeypatch.undo()
+        shop.store.hold("ann", actor=OWNER, reason="court").result(PATIENCE)
+        Intruder(shop).drop(HOLD)
+        return erasing(keys, subject)
+
+    monkeypatch.setattr(type(shop.keys), "erasing", late)  # after it was looked whether a hold is there
+    with pytest.raises(HeldBack):
+        erase(shop)
+
+
+def put_back_after_an_erasure(shop: Shop) -> Intruder:
+    shop.append("order-1", placed(1))
+    intruder = Intruder(shop)
+    intruder.keep()
+    erase(shop)
+    intruder.put_back()
+    return intruder
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["running", "restarted"])
+def test_old_rows_that_are_put_back_bring_nobodys_data_back(shop: Shop, *, again: bool) -> None:
+    put_back_after_an_erasure(shop)
+    if again:
+        shop.again()
+    for _ in range(2):
+        [found] = emails(shop.read())
+        assert isinstance(found, Erased)
+        assert found.certificate == shop.entries(ERASURES)[0].position
+    shop.append("order-1", placed(2))  # sealed under a key of its own
+    assert [isinstance(one, Erased) for one in emails(shop.read())] == [True, False]
+    erase(shop)
+    assert [isinstance(one, Erased) for one in emails(shop.read())] == [True, True]
+    assert not list(shop.inner.scan(KEY))
+
+
+def test_without_the_record_they_bring_it_all_back(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    blind(monkeypatch)
+    put_back_after_an_erasure(shop)
+    assert emails(shop.read()) == ["ann@example.org"]
+
+
+def test_they_bring_nothing_back_in_another_process_either(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    other = second(shop, tmp_path, shared=True)
+    put_back_after_an_erasure(shop)
+    assert isinstance(emails(other.read())[0], Erased)
+    shop.close()
+    other.close()
 
 
 # at the same time

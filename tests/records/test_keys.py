@@ -1,9 +1,12 @@
 """One key a person: values open in their own place, under their own key, until that key is destroyed."""
 
 import struct
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,7 +20,7 @@ from hauberk.adapters.authentic import AuthenticRows
 from hauberk.adapters.keys import FileKeySource
 from hauberk.adapters.memory import MemoryStore
 from hauberk.core.event import Entry, Event, Private
-from hauberk.core.ports import ANY, Put, Write
+from hauberk.core.ports import ANY, Put, Row, Store, Write
 from hauberk.crypto.datakey import DataKey
 from hauberk.crypto.keyring import Keyring
 from hauberk.crypto.signing import SigningKey
@@ -352,3 +355,87 @@ def test_nothing_shows_a_key_or_a_value(desk: Desk) -> None:
     assert "ann" not in shown
     with pytest.raises(TypeError):
         DataKey.generate().__reduce__()
+
+
+# a reader beside an erasure
+
+
+class Slow:
+    """A store that lets one reader wait with a row in its hand."""
+
+    def __init__(self, inner: Store) -> None:
+        self.inner = inner
+        self.armed = False
+        self.holding = threading.Event()
+        self.go = threading.Event()
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # whatever a store has
+        return getattr(self.inner, name)
+
+    def get(self, space: str, key: bytes) -> Row | None:
+        row = self.inner.get(space, key)
+        if self.armed and space == KEY:
+            self.armed = False
+            self.holding.set()
+            assert self.go.wait(PATIENCE)
+        return row
+
+
+def raced(desk: Desk, act: Callable[[], None]) -> tuple[SubjectKeys, Entry]:
+    """Let a reader fetch the row of ann's key, then `act`, then let the reader go on."""
+    entry = desk.put()
+    slow = Slow(desk.store)
+    keys = SubjectKeys(slow, desk.keyring)
+    keys._tenant_key()
+    slow.armed = True
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(keys.open, entry)
+        assert slow.holding.wait(PATIENCE)
+        act()
+        keys.forget([bytes.fromhex(desk.keys.owners(entry)["email"])])
+        slow.go.set()
+        reading.result(PATIENCE)
+    return keys, entry
+
+
+def test_a_key_read_before_an_erasure_is_not_kept_after_it(desk: Desk) -> None:
+    keys, entry = raced(desk, lambda: desk.erase("ann"))
+    assert isinstance(keys.open(entry)["email"], Lost)
+    assert not keys._open
+
+
+def test_without_looking_again_it_would_be_kept_for_ever(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forget(keys: SubjectKeys, _: object) -> None:  # as it was: nothing remembers that something was dropped
+        keys._open.clear()
+
+    monkeypatch.setattr(SubjectKeys, "forget", forget)
+    keys, entry = raced(desk, lambda: desk.erase("ann"))
+    assert keys.open(entry) == {"email": EMAIL}
+
+
+def test_whoever_looked_again_has_what_is_still_there(desk: Desk) -> None:
+    keys, entry = raced(desk, lambda: None)
+    assert keys.open(entry) == {"email": EMAIL}
+    assert len(keys._open) == 1
+
+
+def test_a_key_that_was_made_while_others_were_dropped_is_looked_up_again(desk: Desk) -> None:
+    desk.put()
+    sealing = desk.keys.sealing()
+    sealing.seal((Private("email", "ann", EMAIL),), "/streams/a", 1, "a.b")
+    assert list(desk.keys._live) == ["ann"]
+    desk.keys.forget([b"x" * 16])
+    sealing.done()
+    assert not desk.keys._live
+    again = desk.keys.sealing()
+    again.seal((Private("email", "ann", EMAIL),), "/streams/a", 1, "a.b")
+    again.done()
+    assert list(desk.keys._live) == ["ann"]
+
+
+def test_that_a_key_was_destroyed_is_asked_before_the_key(desk: Desk) -> None:
+    entry = desk.put()
+    [row] = desk.store.scan(KEY)
+    desk.erase("ann")
+    desk.store.commit(Write(rows=(Put(KEY, row.key, row.value),)))  # put back
+    assert isinstance(desk.again().open(entry)["email"], Lost)

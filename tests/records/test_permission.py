@@ -12,7 +12,7 @@ from hauberk.core.decision import Decision, Layer, Verdict
 from hauberk.core.event import Event as Envelope
 from hauberk.core.event import Receipt
 from hauberk.core.ports import Authorizer
-from hauberk.core.principal import Kind, Principal
+from hauberk.core.principal import Kind, Principal, Proof
 from hauberk.crypto.keyring import Pseudonyms
 from hauberk.errors import Denied, RecordsError
 from hauberk.records import access, reading
@@ -369,3 +369,55 @@ def test_reading_what_the_application_did_is_not_recorded(shop: Shop) -> None:
     shop.append("order-1", placed(1))
     shop.read("/*")
     assert shop.store.size == 1
+
+
+# who is not who it was any more
+
+
+def proven(**detail: object) -> Principal:
+    return replace(OWNER, proof=Proof("mtls", detail))
+
+
+@pytest.mark.parametrize("where", ["peer", "user", "via"])
+def test_a_proof_that_has_expired_allows_nothing_whatever_was_allowed_before(shop: Shop, where: str) -> None:
+    short = proven(serial="4f", expires=shop.clock.time() + 60)
+    who = {
+        "peer": Context(peer=short),
+        "user": Context(peer=OWNER, user=replace(ANN, proof=short.proof)),
+        "via": Context(peer=replace(OWNER, via=(short,))),
+    }[where]
+    shop.append("order-1", placed(1), actor=who)
+    shop.clock.advance(60)
+    for attempt in (
+        lambda: shop.append("order-1", placed(2), actor=who),
+        lambda: shop.read("order-1", actor=who),
+        lambda: shop.store.erase("ann", actor=who, reason="asked").result(PATIENCE),
+    ):
+        with pytest.raises(Denied):
+            attempt()
+    assert shop.store.size == 1 + len(shop.entries(DENIED))
+
+
+@pytest.mark.parametrize("expires", ["soon", float("nan"), [], 0])
+def test_an_end_that_is_no_time_is_over(shop: Shop, expires: object) -> None:
+    with pytest.raises(Denied):
+        shop.append("order-1", placed(1), actor=proven(expires=expires))
+
+
+@pytest.mark.parametrize("detail", [{}, {"serial": "4f"}, {"expires": None}, {"expires": 1e12}])
+def test_a_proof_without_an_end_has_none(shop: Shop, detail: dict[str, object]) -> None:
+    shop.append("order-1", placed(1), actor=proven(**detail))
+
+
+def test_answers_are_kept_apart_by_certificate_and_by_who_stands_behind(shop: Shop) -> None:
+    first = Context(peer=proven(serial="1"))
+    for who in (
+        first,
+        Context(peer=proven(serial="2")),
+        Context(peer=OWNER, user=replace(ANN, via=(CLERK,))),
+        Context(peer=replace(OWNER, via=(ANN,)), user=CLERK),
+        Context(peer=OWNER, user=ANN),
+        first,
+    ):
+        shop.store.permission.decide(who, "read", "/streams/order-1")
+    assert len(shop.policy.asked) == 5

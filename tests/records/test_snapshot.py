@@ -185,3 +185,15 @@ def test_a_snapshot_nobody_can_read_any_more_says_so(shop: Shop) -> None:
     typed._classes.pop("test.gone.v1")
     with pytest.raises(UnknownType):
         load(shop)
+
+
+def test_nothing_private_of_a_snapshot_is_in_what_is_printed() -> None:
+    typed_state = OrderState(customer="ann", email="ann@example.org", total=3)
+    for state in ({"email": "ann@example.org"}, ["ann"], typed_state):
+        shown = Snapshot(1, state, 3)
+        rich = list(shown.__rich_repr__())
+        assert "ann" not in repr(shown)
+        assert rich == [repr(shown)]
+        assert "version=1" in repr(shown)
+    assert "total=3" in repr(Snapshot(1, typed_state, 3))
+    assert "Erased" in repr(Snapshot(1, Erased("4f"), 3))

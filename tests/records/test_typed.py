@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hauberk.errors import Malformed, Oversized, UnknownSubject
 from hauberk.records.hidden import About, Erased, Pii, Redacted, Subject
 from hauberk.records.shape import MAX_SUBJECT, shape_of
-from hauberk.records.typed import RESERVED, Event, class_of
+from hauberk.records.typed import RESERVED, Event, Untyped, class_of
 from tests.house.test_docs import script
 from tests.records.shop import Address, OrderPaid, OrderPlaced, Shop, Sold, placed
 
@@ -338,3 +338,16 @@ def test_a_class_without_a_type_is_a_base_for_others() -> None:
     event = Derived(order="1", total=2)
     assert there_and_back(event) == event
     assert shape_of(Base).kind == ""
+
+
+def test_nothing_private_is_in_what_is_printed_of_an_event_without_a_class() -> None:
+    event = Untyped(data={"customer": "ann", "email": Redacted("4f"), "home": {"street": "Ring"}})
+    assert repr(event) == "Untyped(customer=..., email=[redacted], home=...)"
+    assert f"{[event]}" == f"[{event!r}]"
+    assert list(event.__rich_repr__()) == [repr(event)]
+    assert msgspec.structs.asdict(event)["data"]["customer"] == "ann"
+
+
+def test_nor_in_what_rich_prints_of_an_event() -> None:
+    assert "ann" not in "".join(placed(1).__rich_repr__())
+    assert "ann@example.org" in "".join(str(pair) for pair in msgspec.Struct.__rich_repr__(placed(1)))  # without

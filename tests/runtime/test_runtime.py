@@ -9,17 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from hauberk.core.call import Address, Call
 from hauberk.core.config import Config, ServiceConfig
 from hauberk.core.decision import Verdict
 from hauberk.core.inbound import Inbound
-from hauberk.core.principal import ANONYMOUS, Kind, Principal
-from hauberk.errors import ConfigError, IdentityError, PolicyError
+from hauberk.core.principal import ANONYMOUS, Kind, Principal, Proof
+from hauberk.errors import ConfigError, Denied, IdentityError, PolicyError
 from hauberk.identity.revocation import Revocations
 from hauberk.integrations.asgi import Receive, Scope, Send
 from hauberk.policy.parse import parse_documents
 from hauberk.policy.set import PolicySet
+from hauberk.records.typed import Event
 from hauberk.runtime import Runtime
 from tests.integrations.stage import (
     CALLER,
@@ -32,6 +34,7 @@ from tests.integrations.stage import (
     serving,
     until,
 )
+from tests.records.made import PATIENCE
 
 GET = b"GET /a HTTP/1.1\r\nHost: server\r\n\r\n"
 NOTHING = PolicySet.default(aliases=("cluster.local",))
@@ -104,6 +107,77 @@ def test_a_revoked_peer_whose_connection_lives_on_is_refused_by_the_guard() -> N
     decision = runtime.check(request)
     assert (decision.verdict, decision.code) == (Verdict.DENY, "HBK-206")
     runtime.close()
+
+
+REVOKED = Revocations(ids=frozenset({STRANGER}), serials=frozenset({"4f"}))
+BAD = Principal(Kind.WORKLOAD, STRANGER)
+GOOD = Principal(Kind.WORKLOAD, CALLER)
+
+
+class Noted(Event, type="test.noted.v1"):
+    number: int
+
+
+@contextlib.contextmanager
+def recording(directory: Path) -> Iterator[Runtime]:
+    """An embedded runtime that lets everybody do everything."""
+    (directory / "policies.yaml").write_text(PERMISSIVE)
+    config = Config(directory=str(directory / "state"), service=ServiceConfig(namespace="shop", account="server"))
+    runtime = Runtime.embedded(config=config, policies=directory / "policies.yaml")
+    yield runtime
+    runtime.close()
+
+
+@pytest.mark.parametrize(
+    ("call", "code"),
+    [
+        (Call(peer=BAD), "HBK-206"),
+        (Call(peer=replace(GOOD, proof=Proof("mtls", {"serial": "4f"}))), "HBK-206"),
+        (Call(peer=replace(GOOD, via=(BAD,))), "HBK-206"),
+        (Call(peer=GOOD, user=Principal(Kind.USER, "https://id.example.org/ann", via=(BAD,))), "HBK-206"),
+        (Call(peer=GOOD), ""),
+        (Call(), ""),
+    ],
+    ids=["peer", "certificate", "via", "user-via", "another", "nobody"],
+)
+def test_whoever_is_revoked_is_denied_whatever_the_call_and_the_policies(tmp_path: Path, call: Call, code: str) -> None:
+    with recording(tmp_path) as runtime:
+        assert runtime.decide(call).verdict is Verdict.ALLOW  # without the list
+        runtime.revoke(REVOKED)
+        assert runtime.decide(call).code == code
+        assert (runtime.decide(call).verdict is Verdict.ALLOW) is not bool(code)
+        runtime.revoke(Revocations())
+        assert runtime.decide(call).verdict is Verdict.ALLOW
+
+
+def test_a_revoked_identity_neither_follows_nor_appends_nor_reads(tmp_path: Path) -> None:
+    with recording(tmp_path) as runtime:
+        events = runtime.events
+        events.append("a", [Noted(number=1)], actor=BAD).result(PATIENCE)
+        items, other = (iter(events.subscribe("a", actor=who)) for who in (BAD, GOOD))
+        assert [next(one).event for one in (items, other)] == [Noted(number=1)] * 2
+        runtime.revoke(REVOKED)
+        events.append("a", [Noted(number=2)], actor=GOOD).result(PATIENCE)
+        assert next(other).event == Noted(number=2)
+        for attempt in (
+            lambda: next(items),
+            lambda: list(events.read("a", actor=BAD)),
+            lambda: events.append("a", [Noted(number=3)], actor=BAD).result(PATIENCE),
+        ):
+            with pytest.raises(Denied) as caught:
+                attempt()
+            assert caught.value.code == "HBK-206"
+        assert len(list(events.read("a", actor=GOOD))) == 2
+
+
+def test_a_subscription_that_waits_ends_when_its_identity_is_revoked(tmp_path: Path) -> None:
+    with recording(tmp_path) as runtime:
+        items = iter(runtime.events.subscribe("a", actor=BAD))
+        waiting = threading.Timer(0.01, runtime.revoke, (REVOKED,))
+        waiting.start()
+        with pytest.raises(Denied):
+            next(items)
+        waiting.join()
 
 
 def inbound(peer: str = CALLER, raw_path: bytes = b"/a") -> Inbound:
