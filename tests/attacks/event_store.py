@@ -36,6 +36,8 @@ from hauberk.policy.parse import parse_documents
 from hauberk.policy.set import PolicySet
 from hauberk.records import Erased, Event, EventStore, Pii, Redacted, Subject, SubjectKeys
 from hauberk.records.cosign import Cosigning
+from hauberk.records.evidence import Evidence
+from hauberk.records.keys import ERASED as GONE
 from hauberk.records.keys import KEY, SUBJECT
 from hauberk.records.ledger import Ledger
 from hauberk.records.statement import Producer
@@ -56,6 +58,7 @@ KNOWN = "the auditor knows who signs"
 DECRYPT = "decryption is a right of its own"
 READ = "event store: policy"
 DESTROYED = "erasure destroys the key"
+ASKED = "what was destroyed is asked of the ledger"
 _CONTROLS = {"HBK-722": WITNESS, "HBK-713": MARK}
 
 
@@ -77,6 +80,13 @@ class Placeless(SubjectKeys):
 
     def place(self, _stream: str, _version: int) -> bytes:
         return b""
+
+
+class Trusting(SubjectKeys):
+    """Believes the rows alone."""
+
+    def watch(self, evidence: Evidence) -> Evidence:
+        return evidence
 
 
 class Undivided:
@@ -135,7 +145,8 @@ class House:
         if guarded and MARK not in self.off:
             mark = FileMark(self._mark)
             stack.callback(mark.close)
-        keys = (Placeless if PLACE in self.off else SubjectKeys)(rows, self.keyring)
+        kind = Placeless if PLACE in self.off else Trusting if ASKED in self.off else SubjectKeys
+        keys = kind(rows, self.keyring)
         ledger = Ledger(rows, self.signer, LOG, keys=keys, producer=producer, mark=mark, witnesses=cosigning)
         stack.callback(ledger.close)
         return ledger, rows
@@ -253,12 +264,13 @@ def forgotten(off: frozenset[str]) -> Stop | None:
         (kept,) = store.scan(KEY)
         store.close()
         here.forget("ann")
-        if DESTROYED in off:  # somebody has a backup of it
+        if DESTROYED in off:  # somebody has a backup of it, and may write the database
             here.write("INSERT INTO row (space, key, value, revision) VALUES (?, ?, ?, 1)", KEY, kept.key, kept.value)
+            here.write("DELETE FROM row WHERE space = ?", GONE)
         (event,) = here.read()
         assert isinstance(event, Paid)
         if isinstance(event.email, Erased):
-            return Stop("records", "", DESTROYED)
+            return Stop("records", "", ASKED if DESTROYED in off else DESTROYED)
         assert event == paid("ann")
         return None
 

@@ -11,7 +11,7 @@ from tests.attacks.event_store import Paid, house, paid
 STOPS = {
     "events: whose it is, without decrypt": ["records"],
     "events: a stream, without read": ["records HBK-300"],
-    "events: a forgotten customer, again": ["records"],
+    "events: a forgotten customer, again": ["records", "records"],
     "events: ciphertext pasted over another": ["records HBK-710", "records HBK-710"],
     "events: keys of two customers exchanged": ["records HBK-710"],
     "events: an old database put back": ["records HBK-722", "records HBK-713"],
