@@ -99,8 +99,8 @@ class Recording:
             taken.callback(self.mark.close)
             self.keys = SubjectKeys(self.store, state.keyring, shared=not embedded(config))
             self.signer = signer = log_key(state)
-            head = self.store.head(log)
-            check_mark(self.store, log, head, self.mark.read(), signer.public)  # before anybody else is asked
+            known = self.mark.read()
+            check_mark(self.store, log, self.store.head(log), known, signer.public)  # before anybody else is asked
             self.witnesses = self._witnesses(config, log, taken)
             self.ledger = Ledger(
                 self.store,

@@ -126,9 +126,10 @@ class Ledger:
         self._mark = mark
         self._witnesses = witnesses
         who = (lambda: producer) if isinstance(producer, Producer) else producer
+        known = mark.read() if mark is not None else ""  # before the head: others may raise both meanwhile
         self._end = End(store, log, signer, keys=keys, producer=who, clock=clock)
         if mark is not None:
-            check_mark(store, log, self._end.head, mark.read(), signer.public)
+            check_mark(store, log, self._end.head, known, signer.public)
             if not self._end.head.size:  # so that from the first entry on a mark that is missing was taken away
                 mark.write(self._end.empty())
         self._inbox: Inbox[Job] = Inbox(queue_size, LINGER)
