@@ -42,6 +42,7 @@ import pytest
 import yaml
 
 import hauberk
+from hauberk import records
 from hauberk.core.config import KEYS, load
 from hauberk.core.finding import Severity
 from hauberk.errors import REGISTRY, HauberkError
@@ -568,6 +569,7 @@ def test_the_reference_has_every_name_code_key_command_and_event() -> None:
     reference = script()
     text = {page.stem: page.read_text("utf-8") for page in (DOCS / "reference").glob("*.md")}
     assert [name for name in hauberk.__all__ if f"## {name}\n" not in text["api"]] == []
+    assert [name for name in records.__all__ if f"## {name}\n" not in text["records"]] == []
     assert [code for code in REGISTRY if f"`{code}`" not in text["errors"]] == []
     assert [key for key in KEYS if f"| `{key}` |" not in text["configuration"]] == []
     assert [name for name, _ in reference.commands() if f"## {name}\n" not in text["cli"]] == []
