@@ -37,7 +37,7 @@ from hauberk.records.cosign import Cosigning
 from hauberk.records.ledger import Ledger
 from hauberk.records.log_policy import LogPolicy, examine
 from hauberk.records.witness_wire import MAX_BODY_BYTES, Request, origin_hash, parse_cosignatures
-from hauberk.witness_client import MAX_ANSWER_BYTES, WitnessClient, check_policy, check_url
+from hauberk.witness_client import MAX_ANSWER_BYTES, MAX_LEFT, WitnessClient, _Line, check_policy, check_url
 from tests.records.made import ORIGIN, events
 from tests.records.parties import LOG, Grower, witness
 
@@ -434,8 +434,111 @@ def test_an_answer_without_end_is_cut_off() -> None:
 def test_a_witness_that_says_nothing_is_left_in_time() -> None:
     with Rude(hold=True) as rude, WitnessClient(timeout=0.2) as send:
         began = time.monotonic()
-        assert send(rude.url, b"") == (NO_ANSWER, b"ReadTimeout")
+        assert send(rude.url, b"") == (NO_ANSWER, b"the answer takes too long")
         assert time.monotonic() - began < PATIENCE / 2
+
+
+class Dripping(Rude):
+    """A server that goes on with its answer one byte at a time, much faster than any step may take."""
+
+    def _run(self) -> None:
+        self._listening.settimeout(PATIENCE)
+        caller, _ = self._listening.accept()
+        with caller:
+            try:
+                caller.recv(65_536)
+                for part in self._parts:
+                    caller.sendall(part)
+                while not self._over.wait(0.02):
+                    caller.sendall(b"a")
+            except OSError:
+                self.left.set()
+
+    def __enter__(self) -> Self:
+        self.left = threading.Event()
+        super().__enter__()
+        return self
+
+
+HEADS = [b"HTTP/1.1 200 OK\r\nx: ", b"HTTP/1.1 200 OK\r\n\r\n"]
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_an_answer_that_drips_is_left_in_time_and_its_connection_cut(head: bytes) -> None:
+    with Dripping(head) as rude, WitnessClient(timeout=0.2) as send:
+        began = time.monotonic()
+        assert send(rude.url, b"") == (NO_ANSWER, b"the answer takes too long")
+        assert time.monotonic() - began < PATIENCE / 2
+        assert rude.left.wait(PATIENCE)
+        assert_none_left(send)
+
+
+def assert_none_left(send: WitnessClient) -> None:
+    for thread in threading.enumerate():
+        if thread.name == "witness":
+            thread.join(PATIENCE)
+    assert not any(send._busy.values())
+
+
+def test_with_a_limit_for_each_step_alone_the_same_answer_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Line, "end", lambda _line: None)
+    with Dripping(HEADS[0]) as rude:
+        send = WitnessClient(timeout=0.2)
+        assert send(rude.url, b"")[0] == NO_ANSWER
+        (thread,) = (one for one in threading.enumerate() if one.name == "witness")
+        thread.join(5 * 0.2)  # each step may take twice the time
+        assert thread.is_alive()
+    thread.join(PATIENCE)
+
+
+def test_a_name_that_is_looked_up_for_ever_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = threading.Event()
+
+    def look_up(*_: object) -> object:
+        found.wait(PATIENCE)
+        raise OSError
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with WitnessClient(timeout=0.05) as send:
+        for _ in range(MAX_LEFT):
+            assert send("https://w.example", b"") == (NO_ANSWER, b"the answer takes too long")
+        assert send("https://w.example", b"") == (NO_ANSWER, b"earlier questions hang")
+        assert send("https://v.example", b"") == (NO_ANSWER, b"the answer takes too long")
+        found.set()
+        assert_none_left(send)
+        assert send("https://w.example", b"") == (NO_ANSWER, b"ConnectError")
+
+
+def test_no_tls_is_waited_for_longer_than_that() -> None:
+    with Rude(hold=True) as rude, WitnessClient(timeout=0.2) as send:
+        began = time.monotonic()
+        assert send(rude.url.replace("http:", "https:"), b"") == (NO_ANSWER, b"the answer takes too long")
+        assert time.monotonic() - began < PATIENCE / 2
+
+
+def test_closing_ends_the_question_under_way() -> None:
+    with Dripping(HEADS[0]) as rude:
+        send = WitnessClient(timeout=PATIENCE)
+        answers: list[tuple[int, bytes]] = []
+        asking = threading.Thread(target=lambda: answers.append(send(rude.url, b"")))
+        asking.start()
+        while not any(line._socket for lines in list(send._busy.values()) for line in list(lines)):
+            asking.join(0.001)
+        send.close()
+        asking.join(PATIENCE / 2)
+        assert answers
+        assert answers[0][0] == NO_ANSWER
+        assert send(rude.url, b"") == (NO_ANSWER, b"closed")
+
+
+def test_connections_to_witnesses_are_kept(serving: Serving) -> None:
+    with WitnessClient() as send:
+        for _ in range(3):
+            assert send(f"{serving.url}/add-checkpoint", b"")[0] == 400
+        ((line,),) = send._idle.values()
+        used = line._socket
+        assert send(f"{serving.url}/{origin_hash(ORIGIN)}/checkpoint", None)[0] == 404
+        assert line._socket is used
 
 
 def test_a_redirect_is_not_followed_and_compression_is_not_undone() -> None:

@@ -54,6 +54,7 @@ class Stage:
         self.refused: list[str] = []
         self._interval = interval
         self._stack = ExitStack()
+        self.over = threading.Event()
 
     def cosigning(self, store: Store | None = None, *, patience: float = PATIENCE) -> Cosigning:
         made = Cosigning(
@@ -77,6 +78,7 @@ class Stage:
 
     def close(self) -> None:
         self.wire.open.set()
+        self.over.set()
         self._stack.close()
 
 
@@ -354,7 +356,7 @@ def test_closing_ends_with_the_question_under_way_and_leaves_the_transport_alone
         closing.join(0.001)
     release.set()
     closing.join(PATIENCE)
-    assert not any(one.running() for one in cosigning._asking)
+    assert cosigning._questions.count == 0
     assert len(here.wire.asked) == 1
 
 
@@ -603,6 +605,45 @@ def test_witnesses_that_do_not_answer_confirm_nothing(stage: Make) -> None:
     here.wire.down = {"w1"}
     with pytest.raises(NotCosigned):
         here.cosigning().confirm(SOON)
+
+
+def hanging(here: Stage, *names: str) -> None:
+    """These witnesses answer when the test is over."""
+
+    def hang(_rest: str, _body: bytes | None) -> tuple[int, bytes]:
+        here.over.wait(PATIENCE)
+        return NO_ANSWER, b""
+
+    here.wire.instead.update(dict.fromkeys(names, hang))
+
+
+@pytest.mark.parametrize("grown", [False, True])
+def test_a_witness_that_never_answers_holds_up_no_start_and_no_end(stage: Make, grown: bool) -> None:  # noqa: FBT001  # a parameter of pytest
+    here = stage()
+    if grown:
+        here.write(here.ledger())
+    hanging(here, "w1")
+    cosigning = here.cosigning(patience=SOON)
+    began = time.monotonic()
+    with pytest.raises(NotCosigned):
+        cosigning.confirm()
+    cosigning.close(SOON)
+    assert time.monotonic() - began < PATIENCE / 2
+    assert cosigning._questions.count == 1
+
+
+def test_an_empty_log_is_confirmed_by_the_quorum_that_answers_in_time(stage: Make) -> None:
+    here = stage(*three(), group="2")
+    hanging(here, "w2")
+    here.cosigning().confirm(SOON * 5)
+
+
+def test_a_log_that_is_gone_is_found_though_another_witness_hangs(stage: Make) -> None:
+    here = stage(*three(), group="2")
+    rolled_back(here)
+    hanging(here, "w1")
+    with pytest.raises(WitnessRefused):
+        here.cosigning(MemoryStore()).confirm(PATIENCE)
 
 
 def test_a_witness_that_names_the_size_it_was_asked_from_contradicts_itself(stage: Make) -> None:

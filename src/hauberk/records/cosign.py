@@ -26,9 +26,11 @@ a restart goes on from there.
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from functools import partial
 from queue import Empty, SimpleQueue
 from random import random as uniform
+from time import monotonic
 
 import msgspec
 
@@ -51,6 +53,7 @@ from hauberk.records.asking import (
 from hauberk.records.cosigned import Cosigned, age, keep_cosigned, load_cosigned
 from hauberk.records.inbox import promise
 from hauberk.records.log_policy import LogPolicy
+from hauberk.records.questions import Questions
 from hauberk.records.rounds import Rounds, WitnessStatus
 
 PATIENCE = 5.0  # seconds until whoever waits is told that the quorum was not reached
@@ -154,8 +157,7 @@ class Cosigning:
         self._closed = False
         self._refusal: WitnessRefused | None = None
         self._told: list[Callable[[str], None]] = []
-        self._asking: set[Future[None]] = set()  # questions under way
-        self._pool = ThreadPoolExecutor(max(1, len(names)), thread_name_prefix="cosigning")
+        self._questions = Questions(f"cosigning {log}")
         self._thread = threading.Thread(target=self._run, name=f"cosigning {log}", daemon=True)
         self._thread.start()
 
@@ -197,26 +199,36 @@ class Cosigning:
             WitnessRefused: HBK-722 the database is older than what was cosigned, or holds another history.
             NotCosigned: HBK-720 too few have answered in time.
         """
+        patience = self._patience if timeout is None else timeout
         if not self._head().size:
-            self._confirm_empty()
+            self._confirm_empty(patience)
             return
         try:
-            self._confirmed.result(self._patience if timeout is None else timeout)
+            self._confirmed.result(patience)
         except TimeoutError:
             raise NotCosigned("the witnesses have not answered", position=self._head().size - 1) from None
 
-    def _confirm_empty(self) -> None:
-        agreeing: list[str] = []
-        for one in self._endpoints.values():
-            outcome = one.known(self._log)
-            if isinstance(outcome, Contradicted):
-                self._end(one, outcome)
-            elif isinstance(outcome, Cosignatures):
-                agreeing += one.names
+    def _confirm_empty(self, timeout: float) -> None:
+        """Ask all at once, and hear all who answer in time: one that holds a newer head counts against any quorum."""
+        asked = {self._questions.put(partial(self._learn, one)): one for one in self._endpoints.values()}
+        until = monotonic() + timeout
+        left = set(asked)
+        while left and self._refusal is None:
+            heard, left = wait(left, max(0.0, until - monotonic()), FIRST_COMPLETED)
+            if not heard:
+                break
         if self._refusal is not None:
             raise self._refusal
+        agreeing = [name for one, endpoint in asked.items() if one.done() and one.result() for name in endpoint.names]
         if why := self._policy.missing(agreeing):
             raise NotCosigned(f"too few witnesses have answered: {why}")
+
+    def _learn(self, endpoint: Endpoint) -> bool:
+        """Return whether a witness knows nothing of a log that is empty here; the rest of the answers is seen to."""
+        outcome = endpoint.known(self._log)
+        if isinstance(outcome, Contradicted):
+            self._end(endpoint, outcome)
+        return isinstance(outcome, Cosignatures)
 
     def on_refusal(self, tell: Callable[[str], None]) -> None:
         """Have somebody told, in words, when cosigning ends because the log was rolled back or rewritten."""
@@ -258,9 +270,9 @@ class Cosigning:
         with self._lock:
             self._closed = True
         self._inbox.put(None)
+        until = monotonic() + timeout
         self._thread.join(timeout)
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        wait(self._asking, timeout)
+        self._questions.wait(max(0.0, until - monotonic()))
 
     # the thread that asks
 
@@ -286,8 +298,7 @@ class Cosigning:
         target = self._rounds.target
         if target is not None and self._refusal is None:
             for url in self._rounds.ask(now):
-                asking = self._pool.submit(self._ask, self._endpoints[url], target)
-                self._asking = {one for one in self._asking if not one.done()} | {asking}
+                self._questions.put(partial(self._ask, self._endpoints[url], target))
 
     def _begin(self, head: Head, now: float) -> None:
         self._at = head
