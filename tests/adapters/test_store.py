@@ -232,7 +232,7 @@ def test_a_closed_store_refuses_every_call_and_closes_twice(store: Store) -> Non
         lambda: store.get("s", b"k"),
         lambda: list(store.scan("s")),
         lambda: list(store.stream(ORIGIN, STREAM)),
-        lambda: store.prune(ORIGIN, below=1, kinds=["a.b"]),
+        lambda: store.prune(ORIGIN, [0]),
         lambda: store.restore(ORIGIN, []),
     ]
     for call in calls:
@@ -282,22 +282,29 @@ def test_pruning_leaves_out_bodies_and_keeps_the_last_of_each_stream_tiles_and_v
     entries = [entry(at, stream=f"/s{at % 2}", version=at // 2 + 1, type=f"t.{at % 3}") for at in range(12)]
     tiles = (Tile(0, 0, b"h" * 32 * 12),)
     store.commit(Write(replace(append(*entries), tiles=tiles)))
-    assert store.prune(ORIGIN, below=99, kinds=["t.0", "t.1"]) == 7
-    assert positions(store) == [2, 5, 8, 10, 11]  # 10 is the last of its stream, though of type t.1
+    assert store.prune(ORIGIN, [0, 1, 3, 4, 6, 7, 9, 10, 99, -1]) == 7
+    assert positions(store) == [2, 5, 8, 10, 11]  # 10 is the last of its stream, though it was asked for
     assert positions(store, backward=True, limit=2) == [11, 10]
     assert store.head(ORIGIN).size == 12
     assert store.versions(ORIGIN, ["/s0", "/s1"]) == {"/s0": 6, "/s1": 6}
     assert store.tile(ORIGIN, 0, 0) == tiles[0].data
-    assert store.prune(ORIGIN, below=99, kinds=["t.0", "t.1"]) == 0
-    assert store.prune(ORIGIN, below=5, kinds=["t.2"]) == 1
-    assert store.prune("other", below=99, kinds=["t.2"]) == store.prune(ORIGIN, below=99, kinds=[]) == 0
+    assert store.prune(ORIGIN, [0, 1, 3, 10, 11]) == 0
+    assert store.prune(ORIGIN, (2,)) == 1
+    assert store.prune("other", [5]) == store.prune(ORIGIN, []) == 0
     store.commit(Write(append(entry(12, stream="/s0", version=7))))
+
+
+def test_more_positions_than_one_statement_takes_are_pruned(store: Store) -> None:
+    count = 12_345
+    store.commit(Write(append(*(entry(at) for at in range(count)))))
+    assert store.prune(ORIGIN, list(range(0, count, 2))) == count // 2  # but for the last of the stream
+    assert positions(store, limit=END) == [*range(1, count, 2), count - 1]
 
 
 def test_what_was_pruned_can_be_put_back_and_nothing_else(store: Store) -> None:
     entries = [entry(at) for at in range(6)]
     store.commit(Write(append(*entries)))
-    store.prune(ORIGIN, below=4, kinds=["order.paid"])
+    store.prune(ORIGIN, range(4))
     assert positions(store) == [4, 5]
     with pytest.raises(Conflict) as found:
         store.restore(ORIGIN, [entries[0], entry(6)])

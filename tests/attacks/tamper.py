@@ -25,6 +25,7 @@ from bench.tampering import ATTACKS as KEYLESS
 from bench.tampering import Outcome
 from hauberk.adapters.keys import FileKeySource
 from hauberk.adapters.sqlite import SqliteStore, open_readonly
+from hauberk.core.clock import ManualClock
 from hauberk.core.event import Entry, Event, Private
 from hauberk.core.ids import uuid7
 from hauberk.crypto.cosignature import Algorithm, CosignerKey
@@ -97,7 +98,8 @@ def scene(directory: Path) -> Scene:
     roots = {DOMAIN: [authority.root_der]}
     store = SqliteStore(path)
     own = Signer.of_key(SigningKey.generate())
-    ledger = Ledger(store, signer, ORIGIN, keys=SubjectKeys(store, Keyring(source)), producer=own)
+    keys, clock = SubjectKeys(store, Keyring(source)), ManualClock(NOW + 2)
+    ledger = Ledger(store, signer, ORIGIN, keys=keys, producer=own, clock=clock)
     _record(ledger, service, roots, 9)  # behind the entry that introduces it; so are the others
     _deposit(ledger, COPY - 11)
     with closing(sqlite3.connect(path)) as live, closing(sqlite3.connect(copy)) as backup:

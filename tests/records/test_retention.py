@@ -172,7 +172,7 @@ def test_what_cannot_be_recorded_is_not_deleted(shop: Shop, archive: Path, monke
     def full(*_: object, **_data: object) -> int:
         raise RecordsError("HBK-703", "the disk is full")
 
-    monkeypatch.setattr(Retention, "_record", full)
+    monkeypatch.setattr(Retention, "_record_pruned", full)
     with pytest.raises(RecordsError):
         retention.prune(before=WIDTH, types=[PLACED], directory=archive, actor=OWNER)
     assert len(entries(shop, PLACED)) == 600

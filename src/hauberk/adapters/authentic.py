@@ -96,9 +96,9 @@ class AuthenticRows:
         """Yield entries of one stream in order or backwards."""
         return self._inner.stream(log, stream, above=above, below=below, limit=limit, backward=backward)
 
-    def prune(self, log: str, *, below: int, kinds: Sequence[str]) -> int:
-        """Delete entries of these types below a position."""
-        return self._inner.prune(log, below=below, kinds=kinds)
+    def prune(self, log: str, positions: Sequence[int]) -> int:
+        """Delete the entries at these positions but for the last of each stream."""
+        return self._inner.prune(log, positions)
 
     def restore(self, log: str, entries: Sequence[Entry]) -> int:
         """Put back entries that were pruned."""

@@ -122,15 +122,14 @@ class MemoryStore:
         found = self.entries(log, stream=stream, limit=END, backward=backward)
         return islice((entry for entry in found if above < entry.version < below), limit)
 
-    def prune(self, log: str, *, below: int, kinds: Sequence[str]) -> int:
-        """Delete entries of these types below a position."""
+    def prune(self, log: str, positions: Sequence[int]) -> int:
+        """Delete the entries at these positions but for the last of each stream."""
         with self._lock:
             self._open()
             entries, gone = self._logs.get(log, []), 0
-            for at, entry in enumerate(entries[: max(0, below)]):
-                if entry is None or entry.type not in kinds:
-                    continue
-                if entry.version < self._versions[log, entry.stream]:
+            for at in positions:
+                entry = entries[at] if 0 <= at < len(entries) else None
+                if entry is not None and entry.version < self._versions[log, entry.stream]:
                     entries[at] = None
                     gone += 1
             return gone

@@ -306,14 +306,14 @@ class SqliteStore:
             raise Tampered("a tile holds something else than was written", position=index << 8 * (level + 1))
         return row[0]
 
-    def prune(self, log: str, *, below: int, kinds: Sequence[str]) -> int:
-        """Delete entries of these types below a position, all in one transaction."""
+    def prune(self, log: str, positions: Sequence[int]) -> int:
+        """Delete the entries at these positions but for the last of each stream, all in one transaction."""
         query = (
-            f"DELETE FROM entry WHERE log = ? AND position < ? AND type IN ({','.join('?' * len(kinds))}) AND version <"  # noqa: S608  # places
+            "DELETE FROM entry WHERE log = ? AND position = ? AND version <"
             " (SELECT MAX(version) FROM entry other WHERE other.log = entry.log AND other.stream = entry.stream)"
         )
         with self._writing():
-            return self._writer.execute(query, (log, below, *kinds)).rowcount
+            return self._writer.executemany(query, ((log, at) for at in positions)).rowcount
 
     def restore(self, log: str, entries: Sequence[Entry]) -> int:
         """Put back entries that were pruned, all in one transaction."""

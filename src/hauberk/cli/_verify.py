@@ -21,6 +21,7 @@ from hauberk.records.tile_paths import TileDirectory
 from hauberk.records.verify import Anchors, State, Trust, VerifyReport, verify_since, verify_store, verify_tiles
 
 _FINGERPRINT = 64  # hex digits
+_SPIFFE = "spiffe://"
 _file = click.Path(path_type=Path, exists=True, dir_okay=False)
 _OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.argument("source"),
@@ -30,8 +31,15 @@ _OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option("--fresh", type=click.IntRange(1), help="With --policy: by this many seconds ago at most."),
     click.option("--mark", type=_file, help="The high-water mark, kept outside the database."),
     click.option("--roots", multiple=True, help="[DOMAIN=]PEM: services are who these roots say they are."),
-    click.option("--producer", "producers", multiple=True, help="Key of a producer without certificate, or its file."),
-    click.option("--require-signed", is_flag=True, help="Entries of services and applications need their statement."),
+    click.option(
+        "--producer",
+        "producers",
+        multiple=True,
+        help="Who may sign for the application and the record itself: a SPIFFE id, a plain key, or its file.",
+    ),
+    click.option(
+        "--require-signed", is_flag=True, help="Entries of services, applications and the record need their statement."
+    ),
     click.option(
         "--since",
         type=click.Path(path_type=Path, dir_okay=False),
@@ -126,8 +134,8 @@ def _text(report: VerifyReport) -> str:
         lines.append(f"agrees with the {anchor.source} of {anchor.size} entries{by}")
     if report.signed:
         lines.append(f"{report.signed} entries are signed by {len(report.producers)} producers")
-    if report.unchecked:
-        lines.append(f"{report.unchecked} entries lost their statement when a neighbour was pruned")
+    if report.speakers:
+        lines.append(f"signed for the application and the record itself: {', '.join(report.speakers)}")
     if report.pruned:
         lines.append(f"{report.pruned} entries are not here: only their place in the tree was checked")
     for one in report.recoveries:
@@ -196,8 +204,11 @@ def _trust(wanted: _Wanted, key_text: str) -> Trust:
         domain = domain if equals else decode_key(key_text)[0].partition("/")[0]
         bundle = TrustBundle.from_pem(domain, _bytes(Path(name)))
         roots[domain] = (*roots.get(domain, ()), *bundle.roots)
-    keys = frozenset(_fingerprint(text) for text in wanted["producers"])
-    return Trust(roots, keys, wanted["require_signed"])
+    services = frozenset(text for text in wanted["producers"] if text.startswith(_SPIFFE))
+    if services and not roots:
+        raise click.UsageError("who a service is takes the --roots of its trust domain")
+    keys = frozenset(_fingerprint(text) for text in wanted["producers"] if text not in services)
+    return Trust(roots, keys, wanted["require_signed"], services)
 
 
 def _fingerprint(text: str) -> bytes:

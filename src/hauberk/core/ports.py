@@ -147,10 +147,11 @@ class Store(Protocol):
             RecordsError: HBK-707 no such tile.
         """
 
-    def prune(self, log: str, *, below: int, kinds: Sequence[str]) -> int:
-        """Delete the entries of these types below a position and return how many went.
+    def prune(self, log: str, positions: Sequence[int]) -> int:
+        """Delete the entries at these positions, all or none, and return how many went.
 
-        Tiles stay, and so does the last entry of each stream, from which its next version follows.
+        Tiles stay, and so does the last entry of each stream, from which its next version follows. What a pruning may
+        take at all is for whoever calls this; see `records.retention`.
         """
 
     def restore(self, log: str, entries: Sequence[Entry]) -> int:

@@ -2,17 +2,19 @@
 
 Segments of 256 entries are sealed once their tile is complete. `archive` writes sealed segments to a directory,
 `prune` deletes entries of some types below a position: it first reads back every file it needs and refuses when an
-entry it would delete is not there, then records `ledger.pruned` (stream `/records/retention`: minimum position, types,
-number and digest of those files), and only then deletes. Tiles stay, so every proof of every other entry stays, and
-`restore` can put an entry back exactly as it was. Nothing is ever destroyed by a rotation; destroying is what erasure
-is for.
+entry it would delete is not there, then records `ledger.pruned` (stream `/records/retention`: exactly which positions,
+types, number and digest of those files), and only then deletes. Tiles stay, so every proof of every other entry stays,
+and `restore` can put an entry back exactly as it was. Nothing is ever destroyed by a rotation; destroying is what
+erasure is for.
 
-Statements of producers, certificates of erasure, legal holds and the ledger's own entries are never pruned, nor is the
-last entry of a stream.
+Introductions of producers, certificates of erasure, legal holds and the ledger's own entries are never pruned, nor is
+the last entry of a stream. Entries that were signed together go together, or stay until all of them may go; see
+`records.runs`.
 """
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
@@ -20,12 +22,16 @@ from types import MappingProxyType
 import msgspec
 
 from hauberk.core.event import Entry, Event, Leaf
-from hauberk.core.ports import Store
+from hauberk.core.ports import END, Store
 from hauberk.crypto.note import decode_key
-from hauberk.errors import ConfigError, RecordsError
+from hauberk.errors import ConfigError, RecordsError, Tampered
 from hauberk.records.ledger import Ledger
 from hauberk.records.permission import Actor, Context, Permission
+from hauberk.records.positions import Positions
+from hauberk.records.runs import Run, is_signed, runs_of
 from hauberk.records.segment import MAX_BYTES, Segment, digest_of, make_segment, read_segment
+from hauberk.records.statement import STREAM as PRODUCERS
+from hauberk.records.statement import Signer, read_signer
 from hauberk.records.streams import RETENTION
 from hauberk.records.tile_paths import WIDTH
 
@@ -34,6 +40,7 @@ PRUNED = "ledger.pruned"
 RESTORED = "ledger.restored"
 SUFFIX = ".segment"
 PAGE = 1_000  # entries looked at at once
+RECORDED = 1_000  # segments in one `ledger.pruned`, whose data has at most 65,535 bytes
 DAY = 86_400 * 10**9  # nanoseconds
 _KEPT_FAMILIES = ("ledger.", "producer.")
 _KEPT = frozenset({"records.erased", "records.scrubbed", "records.held", "records.lifted"})
@@ -58,10 +65,10 @@ class Pruned(msgspec.Struct, frozen=True):
     """What was pruned.
 
     Args:
-        minimum: entries of those types below this position are in the archive only.
-        types: which.
+        minimum: entries that went are below this position.
+        types: of them.
         entries: how many left the database.
-        position: of the `ledger.pruned` entry.
+        position: of the last `ledger.pruned` entry about it.
     """
 
     minimum: int
@@ -178,38 +185,69 @@ class Retention:
             Denied: HBK-300.
             ConfigError: HBK-901 a type that may never be pruned.
             RecordsError: HBK-725 the archive does not hold an entry that would be deleted; HBK-703.
+            Tampered: HBK-710 a statement does not hold.
         """
         who = Context.of(actor)
         self._permission.enforce(who, "prune", RETENTION)
         _check_prunable(types)
         if before % WIDTH or not 0 < before <= self.sealed * WIDTH:
             raise RecordsError("HBK-725", "only sealed segments are pruned", before=before)
-        digests = list(self._checked(before, types, directory))
-        data = {"minimum": before, "types": sorted(types), "segments": len(digests), "archive": digest_of(digests)}
-        position = self._record(PRUNED, who, **data)
-        gone = self._store.prune(self._ledger.log, below=before, kinds=tuple(types))
+        doomed = self._doomed(before, frozenset(types))
+        digests = list(self._checked(doomed, directory))
+        facts = {"minimum": before, "types": sorted(types), "segments": len(digests), "archive": digest_of(digests)}
+        position = self._record_pruned(doomed, who, facts)
+        gone = self._store.prune(self._ledger.log, list(doomed))
         self._store.scrub()
         return Pruned(before, tuple(sorted(types)), gone, position)
 
-    def _checked(self, before: int, types: Sequence[str], directory: Path) -> Iterator[bytes]:
-        """Yield the digest of each file that is needed; every entry that would go has to be there, byte for byte."""
-        number, kept = -1, dict[int, object]()
-        for entry in self._doomed(before, types):
-            if entry.position // WIDTH != number:
-                number = entry.position // WIDTH
-                data = _file(directory / name_of(number))
-                kept = {row[0]: row for row in self._read(data).entries}
-                yield sha256(data).digest()
-            if kept.get(entry.position) != msgspec.structs.astuple(entry):
-                raise RecordsError("HBK-725", "the archive does not hold an entry", position=entry.position)
+    def _doomed(self, before: int, types: AbstractSet[str]) -> Positions:
+        """Return what may go: entries of these types, not the last of their stream, and only whole runs.
 
-    def _doomed(self, before: int, types: Sequence[str]) -> Iterator[Entry]:
-        """Yield what would be deleted, and the last entries of streams, which stay; in order."""
-        kind = types[0] if len(types) == 1 else None
-        after = -1
-        while page := list(self._ledger.entries(after=after, before=before, kind=kind, limit=PAGE)):
-            yield from (entry for entry in page if entry.type in types)
+        Raises:
+            Tampered: HBK-710 a statement does not hold, so that it could not be restored.
+        """
+        signers, doomed = self._signers(), Positions()
+        for run in runs_of(self._goers(before, types)):
+            if run.whole and run.fits:
+                run.check(signers)
+                for entry in run.entries:
+                    doomed.add(entry.position)
+        return doomed
+
+    def _goers(self, before: int, types: AbstractSet[str]) -> Iterator[Entry]:
+        """Yield the entries below a position that might go by themselves, in order."""
+        after, log = -1, self._ledger.log
+        while page := list(self._ledger.entries(after=after, before=before, limit=PAGE)):
+            named = [entry for entry in page if entry.type in types]
+            last = self._store.versions(log, sorted({entry.stream for entry in named}))
+            yield from (entry for entry in named if entry.version < last[entry.stream])
             after = page[-1].position
+
+    def _signers(self) -> Mapping[bytes, Signer]:
+        """Return the producers that the log introduces."""
+        return dict(read_signer(entry.public) for entry in self._ledger.stream(PRODUCERS, limit=END))
+
+    def _checked(self, doomed: Positions, directory: Path) -> Iterator[bytes]:
+        """Yield the digest of each file that is needed; every entry that would go has to be there, byte for byte."""
+        for number in doomed.segments:
+            data = _file(directory / name_of(number))
+            kept = {row[0]: row for row in self._read(data).entries}
+            first = number * WIDTH
+            here = self._ledger.entries(after=first - 1, before=first + WIDTH, limit=WIDTH)
+            for entry in here:
+                if entry.position in doomed and kept.get(entry.position) != msgspec.structs.astuple(entry):
+                    raise RecordsError("HBK-725", "the archive does not hold an entry", position=entry.position)
+            yield sha256(data).digest()
+
+    def _record_pruned(self, doomed: Positions, who: Context, facts: Mapping[str, object]) -> int:
+        """Record exactly what goes, all of it before anything does, and return the position of the last entry."""
+        parts = [*doomed.parts(RECORDED)] or [(0, ())]
+        told = [
+            {**facts, "count": _counted(bitmaps), "first": first, "bitmaps": list(bitmaps)} for first, bitmaps in parts
+        ]
+        events = [self._permission.event(PRUNED, RETENTION, who, data=data) for data in told]
+        position = self._ledger.append_batch(events).result()[-1].position
+        return -1 if position is None else position
 
     def due(self, now_ns: int | None = None) -> Mapping[int, tuple[str, ...]]:
         """Return, for each position below which something has been kept long enough, the types of which that is true.
@@ -258,6 +296,9 @@ class Retention:
     def restore(self, file: Path, actor: Actor) -> int:
         """Put back the entries of an archived segment, once each is verified, and return how many came.
 
+        Entries of other segments that were signed together with some of these come too: their files have to be in the
+        same directory.
+
         Raises:
             Denied: HBK-300.
             RecordsError: HBK-725 the file is not a segment of this log, or differs from its tree; HBK-703.
@@ -265,17 +306,64 @@ class Retention:
         who = Context.of(actor)
         self._permission.enforce(who, "restore", RETENTION)
         data = _file(file)
-        segment = self._read(data)
-        entries = segment.unpacked()
-        if self._store.tile(self._ledger.log, 0, segment.number) != segment.tile:
-            raise RecordsError("HBK-725", "the segment differs from the tree of the log", number=segment.number)
+        segment = self._segment(data)
+        entries = self._together(segment, file.parent)
         self._record(RESTORED, who, number=segment.number, digest=sha256(data).hexdigest())
         return self._store.restore(self._ledger.log, entries)
+
+    def _segment(self, data: bytes) -> Segment:
+        segment = self._read(data)
+        if self._store.tile(self._ledger.log, 0, segment.number) != segment.tile:
+            raise RecordsError("HBK-725", "the segment differs from the tree of the log", number=segment.number)
+        return segment
+
+    def _together(self, segment: Segment, directory: Path) -> list[Entry]:
+        """Return the entries of a segment, and those beyond it that were signed together with its first or last.
+
+        Raises:
+            RecordsError: HBK-725 a statement does not hold, or a segment beside this one is needed and not there.
+        """
+        entries, beside = segment.unpacked(), dict[int, Entry]()
+        while entries and is_signed(entries[0]) and not entries[0].statement and entries[0].position:
+            entries.insert(0, self._neighbour(entries[0].position - 1, directory, beside))
+        signers = self._signers()
+        for run in list(runs_of(entries)):
+            while run.signed and len(run.entries) < run.count:
+                run.entries.append(self._neighbour(run.entries[-1].position + 1, directory, beside))
+                entries.append(run.entries[-1])
+            _check_run(run, signers)
+        return entries
+
+    def _neighbour(self, position: int, directory: Path, beside: dict[int, Entry]) -> Entry:
+        """Return an entry from the store, or from the segment in the same directory."""
+        found = next(self._ledger.entries(after=position - 1, before=position + 1, limit=1), None)
+        if found is None and position not in beside:
+            segment = self._segment(_file(directory / name_of(position // WIDTH)))
+            beside.update({entry.position: entry for entry in segment.unpacked()})
+        found = found or beside.get(position)
+        if found is None or not is_signed(found):
+            raise RecordsError("HBK-725", "an entry that was signed together with others is gone", position=position)
+        return found
 
     def _record(self, kind: str, who: Context, **data: object) -> int:
         event: Event = self._permission.event(kind, RETENTION, who, data=data)
         position = self._ledger.submit(event).result().position
         return -1 if position is None else position
+
+
+def _counted(bitmaps: Sequence[str]) -> int:
+    found = Positions()
+    found.take(0, bitmaps, below=len(bitmaps) * WIDTH)
+    return len(found)
+
+
+def _check_run(run: Run, signers: Mapping[bytes, Signer]) -> None:
+    try:
+        if not (run.whole and run.fits):
+            raise RecordsError("HBK-725", "a producer's statement was changed or taken away", position=run.first)
+        run.check(signers)
+    except Tampered as error:
+        raise RecordsError("HBK-725", error.detail, position=run.first) from error
 
 
 def _first_missing(directory: Path) -> int:

@@ -9,6 +9,10 @@ A segment covers exactly one complete tile of the log's tree. The file is msgpac
 An entry is the array of its ten fields. The tile holds the leaf hash of every position, also of those whose entries
 were pruned before; each entry that is there has to hash to its place in it, and the path leads from the root of the
 tile to the root of the checkpoint, which the log signed. So nothing in the file has to be believed but the log's key.
+
+A statement is not hashed into the tree. Here each has to stand where the flags of the leaves say there is one, and the
+entries that lack theirs can only be the first of the segment, which go on a run of the segment before. Whether the
+signatures hold is for whoever restores them, who has the log's producers.
 """
 
 from collections.abc import Sequence
@@ -24,6 +28,7 @@ from hauberk.crypto.signing import VerifyKey
 from hauberk.errors import RecordsError
 from hauberk.records._encode import decode_event
 from hauberk.records._tiles import StoredTree
+from hauberk.records.runs import runs_of
 from hauberk.records.tile_paths import WIDTH
 
 FORMAT = "hauberk segment 1"
@@ -118,6 +123,7 @@ def read_segment(data: bytes, log: str, key: VerifyKey) -> Segment:
     positions = [row[0] for row in found.entries]
     if positions != sorted(set(positions)):
         raise _bad("entries are out of order")
+    _check_runs(found)
     return found
 
 
@@ -159,6 +165,20 @@ def _check_entry(segment: Segment, entry: Entry) -> None:
         raise _bad("an entry is not what its leaf says")
     if (event.id, event.stream, event.type) != (entry.id, entry.stream, entry.type):
         raise _bad("an entry is not what its leaf says")
+
+
+def _check_runs(segment: Segment) -> None:
+    """Every statement has to be there and where it belongs, and to cover entries that are there, or come behind."""
+    first, last = segment.number * WIDTH, (segment.number + 1) * WIDTH - 1
+    try:
+        runs = list(runs_of(segment.unpacked()))
+    except RecordsError:
+        raise _bad("a statement cannot be read") from None
+    for run in runs:
+        begun_before = run.statement is None and run.first == first > 0
+        goes_on = run.entries[-1].position == last and len(run.entries) < run.count
+        if not (run.fits or begun_before) or not (run.whole or begun_before or goes_on):
+            raise _bad("a producer's statement was changed or taken away")
 
 
 def digest_of(segments: Sequence[bytes]) -> str:

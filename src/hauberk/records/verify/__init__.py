@@ -17,6 +17,7 @@ from hauberk.crypto.merkle import verify_consistency
 from hauberk.crypto.note import Checkpoint
 from hauberk.errors import RecordsError
 from hauberk.records._tiles import StoredTree
+from hauberk.records.positions import Positions
 from hauberk.records.verify.anchors import (
     NO_ANCHORS,
     Anchor,
@@ -28,7 +29,7 @@ from hauberk.records.verify.anchors import (
     shorter,
     split_name,
 )
-from hauberk.records.verify.declared import Declared, claimed_minimum
+from hauberk.records.verify.declared import Declared, claimed_gone
 from hauberk.records.verify.edge import Edge
 from hauberk.records.verify.entries import Walk
 from hauberk.records.verify.incremental import State, Streams
@@ -173,6 +174,7 @@ class _Audit:
         self._declared = Declared(named, state.epoch if state else 0)
         self._declared.recoveries = list(state.recoveries) if state else []
         self._statements = Statements(trust, state.producers if state else {}, self._introduction)
+        self._statements.own = state is not None and state.own
         self.start = state.edge.size if state else 0
         self._edge = state.edge.copy() if state else Edge()
         self._walk = Walk(
@@ -183,14 +185,14 @@ class _Audit:
             statements=self._statements,
             edge=self._edge,
             before=self._streams.version,
-            minimum=self._minimum(),
+            gone=self._gone(),
         )
 
-    def _minimum(self) -> int:
+    def _gone(self) -> Positions:
         try:
-            return claimed_minimum(self._store, self._named.log)
+            return claimed_gone(self._store, self._named.log)
         except RecordsError:  # what cannot be read is found by the walk
-            return 0
+            return Positions()
 
     def _introduction(self, position: int) -> bytes | None:
         try:
@@ -309,8 +311,8 @@ class _Audit:
             pruned=self._walk.pruned,
             signed=statements.signed,
             unsigned=statements.unsigned,
-            unchecked=statements.unchecked,
             producers=tuple(sorted(statements.producers)),
+            speakers=tuple(sorted(statements.speakers)),
             anchors=tuple(anchor.met for anchor in self._anchors),
             recoveries=tuple(declared.recoveries),
         )
@@ -326,4 +328,5 @@ class _Audit:
             streams=self._streams.updated(self._walk.versions),
             producers=self._statements.introduced,
             recoveries=tuple(self._declared.recoveries),
+            own=self._statements.own,
         )

@@ -1,14 +1,17 @@
 """What a log says about itself: which entries were pruned, where an epoch ended, who its producers are.
 
-An entry that is missing is taken for pruned only if a later entry of the log says so; an epoch is another one only from
-the entry on that names both histories.
+An entry that is missing is taken for pruned only if a later entry of the log says so of its very position; an epoch is
+another one only from the entry on that names both histories.
 """
+
+from contextlib import suppress
 
 import msgspec
 
 from hauberk.core.event import Entry
 from hauberk.core.ports import Store
 from hauberk.errors import RecordsError
+from hauberk.records.positions import Positions
 from hauberk.records.streams import RETENTION
 from hauberk.records.verify.anchors import Named
 from hauberk.records.verify.report import Kind, Recovered, tampered
@@ -23,7 +26,8 @@ _PAGE = 1_000
 
 
 class _Pruning(msgspec.Struct):
-    minimum: int
+    first: int
+    bitmaps: tuple[str, ...]
 
 
 class _Recovery(msgspec.Struct):
@@ -33,26 +37,27 @@ class _Recovery(msgspec.Struct):
     epoch: int
 
 
-def claimed_minimum(store: Store, log: str) -> int:
-    """Return the position below which entries may be missing, as far as the store says; the walk has yet to meet it.
+def claimed_gone(store: Store, log: str) -> Positions:
+    """Return where entries may be missing, as far as the store says; the walk has yet to meet what says so.
 
     Raises:
         RecordsError: the store failed.
     """
-    minimum, above = 0, 0
+    gone, above = Positions(), 0
     while page := list(store.stream(log, RETENTION, above=above, limit=_PAGE)):
-        minimum = max(minimum, *(_minimum(entry) for entry in page if entry.type == PRUNED), 0)
+        for entry in page:
+            _take_pruned(entry, gone)
         above = page[-1].version
-    return minimum
+    return gone
 
 
-def _minimum(entry: Entry) -> int:
-    """Return what an entry allows to be missing: nothing at or behind itself."""
-    try:
-        found = msgspec.json.decode(entry.public, type=_Pruning).minimum
-    except (msgspec.DecodeError, TypeError, RecursionError):
-        return 0
-    return found if found <= entry.position else 0
+def _take_pruned(entry: Entry, gone: Positions) -> None:
+    """Add what an entry says was pruned: nothing at or behind itself, and nothing when it cannot be read."""
+    if entry.type != PRUNED or entry.stream != RETENTION:
+        return
+    with suppress(msgspec.DecodeError, TypeError, ValueError, RecursionError):
+        found = msgspec.json.decode(entry.public, type=_Pruning)
+        gone.take(found.first, found.bitmaps, below=entry.position)
 
 
 class Declared:
@@ -65,7 +70,7 @@ class Declared:
 
     def __init__(self, named: Named, epoch: int = 0) -> None:
         self.epoch = epoch
-        self.minimum = 0
+        self.gone = Positions()
         self.recoveries: list[Recovered] = []
         self._named = named
 
@@ -79,9 +84,8 @@ class Declared:
         Raises:
             Tampered: HBK-710 it declares a recovery that was none.
         """
-        if entry.type == PRUNED and entry.stream == RETENTION:
-            self.minimum = max(self.minimum, _minimum(entry))
-        elif entry.type == RECOVERED and entry.stream == EPOCHS:
+        _take_pruned(entry, self.gone)
+        if entry.type == RECOVERED and entry.stream == EPOCHS:
             self._recovered(entry, root)
 
     def _recovered(self, entry: Entry, root: bytes) -> None:

@@ -15,6 +15,7 @@ from hauberk.core.event import Entry
 from hauberk.core.ports import Store
 from hauberk.crypto.merkle import HASH_BYTES, leaf_hash
 from hauberk.errors import RecordsError, Tampered
+from hauberk.records.positions import Positions
 from hauberk.records.tile_paths import WIDTH
 from hauberk.records.verify.anchors import Anchor, differing, shorter
 from hauberk.records.verify.declared import STREAMS, Declared
@@ -79,8 +80,8 @@ class Walk:
         declared: collects what entries declare.
         statements: follows the statements of producers.
         edge: of the tree before the first entry that is read.
+        gone: where entries may be missing, if what says so is met later.
         before: returns the version of a stream before that.
-        minimum: below this entries may be missing, if what says so is met later.
     """
 
     def __init__(
@@ -92,8 +93,8 @@ class Walk:
         declared: Declared,
         statements: Statements,
         edge: Edge,
+        gone: Positions,
         before: Callable[[str], int] = _none_before,
-        minimum: int = 0,
     ) -> None:
         self.edge = edge
         self.declared = declared
@@ -101,13 +102,14 @@ class Walk:
         self.versions = Versions(before)
         self.pruned = 0  # entries that are missing
         self._loose = 0  # of those, how many no stream has been found to lack
-        self._last_pruned = -1
+        self._missing = Positions()
+        self._last_missing = -1
         self._store = store
         self._log = log
         self._anchors = list(anchors)[::-1]  # the smallest at the end
         self.seen: set[bytes] = set()  # ids
         self._tile = b""  # the stored tile of the leaves that come next
-        self._minimum = minimum
+        self._gone = gone
         self._fault: Tampered | None = None  # the first tile above the leaves that is wrong
 
     @property
@@ -259,19 +261,22 @@ class Walk:
         Raises:
             Tampered: HBK-710 they may not.
         """
-        while self.size < min(upto, self._minimum):
-            count = min(self._room(), min(upto, self._minimum) - self.size)
+        while self.size < upto:
+            count = min(self._room(), upto - self.size)
+            lacking = self._gone.lacking(self.size, self.size + count)
+            if lacking == self.size:
+                raise tampered(Kind.DELETED, "an entry is missing", self.size)
+            count = count if lacking is None else lacking - self.size
             data = self._expected(count)
             hashes = [data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)]
             if len(data) != count * HASH_BYTES:
                 raise tampered(Kind.TILE, "a tile is too short", self.size + len(data) // HASH_BYTES)
+            self.statements.missing()
             self.pruned += count
             self._loose += count
-            self._last_pruned = self.size + count - 1
-            self.statements.missing()
+            self._missing.add(self.size, count)
+            self._last_missing = self.size + count - 1
             self._grow(hashes)
-        if self.size < upto:
-            raise tampered(Kind.DELETED, "an entry is missing", self.size)
 
     def _grow(self, hashes: list[bytes]) -> None:
         self.edge.extend(hashes)
@@ -314,10 +319,11 @@ class Walk:
             left = self.declared.left(anchor.epoch, anchor.size)
             raise shorter(anchor, self.size, left.position if left else None)
         self.statements.end()
-        if self._last_pruned >= self.declared.minimum:
-            raise tampered(Kind.DELETED, "an entry is missing", self._last_pruned)
+        undeclared = self._missing.outside(self.declared.gone)
+        if undeclared is not None:
+            raise tampered(Kind.DELETED, "an entry is missing", undeclared)
         if self._loose:
-            raise tampered(Kind.DELETED, "the last entry of a stream is missing", self._last_pruned)
+            raise tampered(Kind.DELETED, "the last entry of a stream is missing", self._last_missing)
 
     def settle(self) -> None:
         """Compare the tiles above the leaves, once the root is known to be right; until then either may be wrong.

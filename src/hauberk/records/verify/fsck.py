@@ -14,9 +14,10 @@ from hauberk.core.ports import Head, Store, Tile
 from hauberk.crypto.merkle import HASH_BYTES
 from hauberk.errors import RecordsError
 from hauberk.records.keys import ERASED, KEY
+from hauberk.records.positions import Positions
 from hauberk.records.tile_paths import WIDTH
 from hauberk.records.verify.anchors import Named, read_key, split_name
-from hauberk.records.verify.declared import STREAMS, claimed_minimum
+from hauberk.records.verify.declared import STREAMS, claimed_gone
 from hauberk.records.verify.edge import Edge
 from hauberk.records.verify.hashing import LEAF, hash_each
 from hauberk.records.verify.page import Page, Row
@@ -84,10 +85,10 @@ class _Check:
 
     def run(self, named: Named | None) -> Derived:
         head = self._store.head(self._log)
-        minimum = claimed_minimum(self._store, self._log)
-        self._read(head.size, minimum)
+        gone = claimed_gone(self._store, self._log)
+        self._read(head.size, gone)
         if self._edge.size < head.size and self._whole:
-            self._missing(head.size, minimum)
+            self._missing(head.size, gone)
         self._ended()
         for tile in self._edge.unfinished():
             self._compare(tile)
@@ -97,25 +98,24 @@ class _Check:
             self._tell("entry-behind-the-end", f"entry {behind.position} is behind the end of the log at {head.size}")
         return Derived(tuple(self._found), tuple(self._tiles), self._edge.frontier().encode(), agrees)
 
-    def _read(self, size: int, minimum: int) -> None:
+    def _read(self, size: int, gone: Positions) -> None:
         """Take what is there, as far as it can be read."""
         try:
             for rows in _pages(self._store, self._log, size):
                 if rows[0][0] > self._edge.size:
-                    self._missing(rows[0][0], minimum)
+                    self._missing(rows[0][0], gone)
                 self._take(Page(rows))
         except RecordsError:
             self._tell("unreadable", f"entries cannot be read from {self._edge.size} on")
             self._whole = False
 
-    def _missing(self, upto: int, minimum: int) -> None:
+    def _missing(self, upto: int, gone: Positions) -> None:
         """Take the hashes of entries that are not there from the tiles."""
         start = self._edge.size
-        if upto > minimum:
-            first = max(start, minimum)
+        first = gone.lacking(start, upto)
+        if first is not None:
             self._tell("entry-missing", f"entries {first} to {upto - 1} are missing, and no pruning on record says so")
-        if self._statements is not None:
-            self._statements.missing()
+        self._unstated()
         while self._edge.size < upto and self._whole:
             at, count = self._edge.size % WIDTH, min(self._edge.room, upto - self._edge.size)
             data = self._stored(0, self._edge.size // WIDTH)[at * HASH_BYTES : (at + count) * HASH_BYTES]
@@ -152,6 +152,14 @@ class _Check:
             self._statements.take(page, start)
             if page.streams[0] in STREAMS:
                 self._statements.introduce(page.entry(0))
+        except RecordsError as error:
+            self._tell("statement", f"entry {error.context.get('position')}: {error.detail}")
+            self._statements = None
+
+    def _unstated(self) -> None:
+        try:
+            if self._statements is not None:
+                self._statements.missing()
         except RecordsError as error:
             self._tell("statement", f"entry {error.context.get('position')}: {error.detail}")
             self._statements = None

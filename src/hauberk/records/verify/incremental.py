@@ -11,11 +11,13 @@ store's index.
 The file is msgpack of a list, behind its own SHA-256:
 
 ```
-["hauberk audit state 1", log, key 32, epoch, note, [level...], size, streams, producers, [[epoch, position, lost]...]]
+["hauberk audit state 2", log, key 32, epoch, note, [level...], size, streams, producers, [[epoch, position, lost]...],
+    own]
 ```
 
 `streams` has 24 bytes for each, sorted: the first 16 of SHA-256 of its name, and its last version. `producers` has 40
-bytes for each: fingerprint, and the position of its introduction.
+bytes for each: fingerprint, and the position of its introduction. `own` is whether the log has a producer of its own,
+see `statements`.
 """
 
 import struct
@@ -29,7 +31,7 @@ from hauberk.errors import RecordsError
 from hauberk.records.verify.edge import Edge
 from hauberk.records.verify.report import Recovered
 
-FORMAT = "hauberk audit state 1"
+FORMAT = "hauberk audit state 2"
 MAX_BYTES = 1 << 31  # of a file; 24 for each stream
 _DIGEST = 32
 _NAME = 16  # bytes of a stream's digest
@@ -49,6 +51,7 @@ class _File(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     streams: bytes
     producers: bytes
     recoveries: tuple[tuple[int, int, tuple[int, int] | None], ...]
+    own: bool
 
 
 _decode = msgspec.msgpack.Decoder(_File).decode
@@ -110,6 +113,7 @@ class State(msgspec.Struct, frozen=True):
         streams: last versions.
         producers: positions of introductions, by fingerprint.
         recoveries: epochs before.
+        own: whether the log has a producer of its own.
     """
 
     log: str
@@ -120,6 +124,7 @@ class State(msgspec.Struct, frozen=True):
     streams: Streams
     producers: Mapping[bytes, int]
     recoveries: tuple[Recovered, ...]
+    own: bool = False
 
     def encode(self) -> bytes:
         """Return the bytes of the file."""
@@ -129,7 +134,7 @@ class State(msgspec.Struct, frozen=True):
         body = msgspec.msgpack.encode(
             _File(
                 FORMAT, self.log, self.key, self.epoch, self.note, levels, self.edge.size, self.streams.table,
-                producers, recoveries,
+                producers, recoveries, self.own,
             )
         )  # fmt: skip
         return sha256(body).digest() + body
@@ -154,5 +159,5 @@ class State(msgspec.Struct, frozen=True):
         recoveries = tuple(Recovered(*one) for one in found.recoveries)
         return cls(
             found.log, found.key, found.epoch, found.note, edge, Streams(found.streams),
-            dict(_PRODUCER.iter_unpack(found.producers)), recoveries,
+            dict(_PRODUCER.iter_unpack(found.producers)), recoveries, found.own,
         )  # fmt: skip

@@ -83,8 +83,8 @@ class VerifyReport(msgspec.Struct, frozen=True):
         pruned: entries that are not there, as the log declares: nothing but their place in the tree was checked.
         signed: entries covered by a statement of their producer, which holds.
         unsigned: entries that only the log vouches for.
-        unchecked: entries whose statement was pruned with the first of its run.
         producers: who made the statements: SPIFFE ids that were verified, else fingerprints.
+        speakers: those of them who signed entries that are no service's own, such as `/streams/...`.
         anchors: checkpoints from elsewhere that the log agrees with.
         recoveries: epochs that began after a recovery.
     """
@@ -97,7 +97,7 @@ class VerifyReport(msgspec.Struct, frozen=True):
     pruned: int = 0
     signed: int = 0
     unsigned: int = 0
-    unchecked: int = 0
     producers: tuple[str, ...] = ()
+    speakers: tuple[str, ...] = ()
     anchors: tuple[Met, ...] = ()
     recoveries: tuple[Recovered, ...] = ()

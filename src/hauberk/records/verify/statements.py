@@ -13,6 +13,7 @@ import msgspec
 
 from hauberk.core.event import SIGNED, Entry
 from hauberk.errors import RecordsError
+from hauberk.records.streams import ERASURES, HOLDS, RETENTION, SNAPSHOTS, STREAMS
 from hauberk.records.verify.declared import CERTIFIED, PRODUCERS
 from hauberk.records.verify.page import Page
 from hauberk.records.verify.report import Kind, tampered
@@ -21,9 +22,15 @@ if TYPE_CHECKING:
     from hauberk.crypto.svid import SvidInfo
     from hauberk.records.statement import Signer, Statement
 
-SERVICES = "/services/"
+SERVICES, AUDIT = "/services/", "/audit/"
+OWNED = (SERVICES, AUDIT)  # below these a stream belongs to the service it is named after
+SIGNED_STREAMS = (SERVICES, AUDIT, STREAMS, SNAPSHOTS)  # what `Trust.require_signed` is about, in every log
+SIGNED_RECORDS = frozenset({ERASURES, HOLDS, RETENTION})  # and in a log that has a producer of its own
+OLDEST_NS = 30 * 86_400 * 10**9  # a statement when it arrives, as `records.batch` takes it
+AHEAD_NS = 300 * 10**9
+WAITING_NS = 3_600 * 10**9  # from there to the log, while its disk fails
 Introduction = Callable[[int], bytes | None]
-SIGNED_STREAMS = (SERVICES, "/streams/")  # what `Trust.require_signed` is about
+_TIME = slice(10, 18)  # of a leaf
 
 
 class Trust(msgspec.Struct, frozen=True):
@@ -34,19 +41,30 @@ class Trust(msgspec.Struct, frozen=True):
 
     Args:
         roots: by trust domain, DER; chains are verified at the time of the statement, and a service speaks for its own
-            streams only.
+            streams only: `/services/NS/ACCOUNT`, `/audit/NS/ACCOUNT` and what is below.
         keys: fingerprints of plain keys to believe beside them.
-        require_signed: entries of services and of the application without a statement are refused.
+        require_signed: entries without a statement are refused in `/services`, `/audit`, `/streams` and `/snapshots`,
+            and, in a log that has a producer of its own, in `/records/erasures`, `/records/holds` and
+            `/records/retention`. That is one in which a plain key signs, or anybody signs in a stream that is no
+            service's, or of which the auditor names who may; an authority's log is none.
+        services: SPIFFE ids that may sign in streams that are no service's own. With these or `keys` nobody else may;
+            with neither the report says who did.
     """
 
     roots: Mapping[str, Sequence[bytes]] = MappingProxyType({})
     keys: frozenset[bytes] = frozenset()
     require_signed: bool = False
+    services: frozenset[str] = frozenset()
 
     @property
     def named(self) -> bool:
         """Whether the auditor says who producers are."""
-        return bool(self.roots or self.keys)
+        return bool(self.roots or self.speaking)
+
+    @property
+    def speaking(self) -> bool:
+        """Whether the auditor says who may sign in streams that are no service's own."""
+        return bool(self.keys or self.services)
 
 
 AT_ITS_WORD = Trust()
@@ -85,24 +103,27 @@ class Statements:
         introduction: Introduction | None = None,
     ) -> None:
         self.introduced = dict(introduced)
-        self.signed = self.unsigned = self.unchecked = 0
+        self.signed = self.unsigned = 0
         self.producers: set[str] = set()
+        self.speakers: set[str] = set()  # of them, who signed in streams that are no service's own
+        self.own = False  # whether the log has a producer of its own
         self._trust = trust
         self._introduction = introduction
         self._signers: dict[bytes, Signer] = {}
         self._run: _Run | None = None
-        self._broken = False  # the entry before is missing, or has lost its statement with one that is
+        self._unsigned_record = -1  # the first entry of the record that needs a statement if the log has a producer
 
     def missing(self) -> None:
-        """The next entry was pruned, and whatever it carried.
+        """The next entry was pruned, and with it all that was signed together with it.
 
         Raises:
-            Tampered: HBK-710.
+            Tampered: HBK-710 the entry before was signed together with it.
         """
-        if self._run is not None:  # what is left of the run cannot be checked any more
-            self.unchecked += len(self._run.leaves)
-            self._run = None
-        self._broken = True
+        self._closed()
+
+    def _closed(self) -> None:
+        if self._run is not None:
+            raise tampered(Kind.FORGED, "the producer's statement covers entries that are not there", self._run.first)
 
     def introduce(self, entry: Entry) -> None:
         """Take an entry of the producers' stream."""
@@ -143,25 +164,24 @@ class Statements:
 
     def _plain(self, page: Page, at: int, start: int, end: int) -> None:
         """Take entries without the flag."""
-        self._broken = False
         self.unsigned += end - start
         if not self._trust.require_signed and not any(page.statements[start:end]):
             return
         for index in range(start, end):
             if page.statements[index]:
                 raise tampered(Kind.FORGED, "a statement on an entry that says it has none", at + index)
-            if self._trust.require_signed and page.streams[index].startswith(SIGNED_STREAMS):
+            if not self._trust.require_signed:
+                continue
+            if page.streams[index].startswith(SIGNED_STREAMS):
                 raise tampered(Kind.UNSIGNED, "no producer has signed the entry", at + index)
+            if page.streams[index] in SIGNED_RECORDS and self._unsigned_record < 0:
+                self._unsigned_record = at + index
 
     def _opened(self, page: Page, flags: bytes, at: int, index: int) -> int:
         """Begin the run of the statement that has to be on this entry."""
         carried = page.statements[index]
         if not carried:
-            if not self._broken:
-                raise tampered(Kind.FORGED, "the producer's statement is gone", at + index)
-            self.unchecked += 1
-            return index + 1
-        self._broken = False
+            raise tampered(Kind.FORGED, "the producer's statement is gone", at + index)
         try:
             parsed = _statement().parse_statement(carried)
         except RecordsError:
@@ -189,10 +209,16 @@ class Statements:
         self._recall(run.statement.signer)
         statement = _statement()
         who = statement.check_statement(run.statement, run.leaves, self._signers, self._trust.roots, position=run.first)
+        _check_time(run)
         if self._trust.named:
             self._attribute(run, who)
         self.signed += len(run.leaves)
-        self.producers.add(run.statement.signer.hex() if who is None else str(who.spiffe_id))
+        name = run.statement.signer.hex() if who is None else str(who.spiffe_id)
+        self.producers.add(name)
+        shared = any(not stream.startswith(OWNED) for stream in run.streams)
+        if shared:
+            self.speakers.add(name)
+        self.own = self.own or shared or bool(self._signers[run.statement.signer].key)
 
     def _attribute(self, run: _Run, who: "SvidInfo | None") -> None:
         """A plain key has to be one that is believed; a service speaks for its own streams, and nobody else does."""
@@ -200,10 +226,15 @@ class Statements:
             if run.statement.signer not in self._trust.keys:
                 raise tampered(Kind.FORGED, "signed with a key that the auditor does not trust", run.first)
             return
-        own = f"{SERVICES}{who.spiffe_id.namespace}/{who.spiffe_id.account}"
+        service = f"{who.spiffe_id.namespace}/{who.spiffe_id.account}"
+        own = tuple(f"{start}{service}/" for start in OWNED)
         for stream in run.streams:
-            if stream.startswith(SERVICES) and stream != own and not stream.startswith(own + "/"):
+            if f"{stream}/".startswith(own):
+                continue
+            if stream.startswith(OWNED):
                 raise tampered(Kind.FORGED, "signed by another service than the stream is of", run.first)
+            if self._trust.speaking and str(who.spiffe_id) not in self._trust.services:
+                raise tampered(Kind.FORGED, "signed by a service that the auditor does not name for it", run.first)
 
     def _recall(self, fingerprint: bytes) -> None:
         """Read again who was introduced before the walk began. What is read proves itself by its fingerprint."""
@@ -219,7 +250,20 @@ class Statements:
         """Nothing comes behind.
 
         Raises:
-            Tampered: HBK-710 a statement covers more than there is.
+            Tampered: HBK-710 a statement covers more than there is, or the log has a producer and does not use it.
         """
-        if self._run is not None:
-            raise tampered(Kind.FORGED, "the producer's statement covers entries that are not there", self._run.first)
+        self._closed()
+        if self._unsigned_record >= 0 and (self.own or self._trust.speaking):
+            raise tampered(Kind.UNSIGNED, "no producer has signed the entry", self._unsigned_record)
+
+
+def _check_time(run: _Run) -> None:
+    """A statement is about as old as its entries: else whoever has a key that expired could still use it.
+
+    Raises:
+        Tampered: HBK-710.
+    """
+    for leaf in run.leaves:
+        age = int.from_bytes(leaf[_TIME]) - run.statement.time_ns
+        if not -AHEAD_NS <= age <= OLDEST_NS + WAITING_NS:
+            raise tampered(Kind.FORGED, "the producer's statement is of another time than its entries", run.first)
