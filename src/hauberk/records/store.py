@@ -8,9 +8,11 @@ await store.erase("customer-9", actor=call, reason="Art. 17 GDPR")
 ```
 
 Under it is the ledger, so whatever is appended is durable, signed and provable when `append` returns, and nothing else
-can be read. Who may do what is decided by the policies, see `records.permission`; private values are sealed under the
-key of the person they are about, see `records.keys`. Methods that write return a `Pending`: await it, or ask for its
-`result()`. What is wrong with an event is raised at once, before anything is written.
+can be read: each entry is looked up in the signed tree before it is shown, see `records.signed_tree`. That something is
+missing, because whoever has the database deleted or hid it, is for `hauberk ledger verify` to find. Who may do what is
+decided by the policies, see `records.permission`; private values are sealed under the key of the person they are about,
+see `records.keys`. Methods that write return a `Pending`: await it, or ask for its `result()`. What is wrong with an
+event is raised at once, before anything is written.
 """
 
 from collections.abc import Callable, Sequence
