@@ -32,6 +32,7 @@ _PAGE = 1_000  # entries or rows fetched at once; no connection is held between 
 _ATTEMPTS = 20  # of a write that lost a race for a row that was not there; each time somebody else got ahead
 _SWEEP_SECONDS = 60.0  # between two sweeps of expired rows, and how long they stay at least
 _SWEPT_AT_ONCE = 1_000
+_PRUNED = 10_000  # positions in one statement
 _T = TypeVar("_T")
 
 
@@ -220,10 +221,13 @@ class PostgresStore:
 
     # keeping house
 
-    def prune(self, log: str, *, below: int, kinds: Sequence[str]) -> int:
-        """Delete entries of these types below a position, all in one transaction; for `hauberk_retention`."""
+    def prune(self, log: str, positions: Sequence[int]) -> int:
+        """Delete the entries at these positions but for the last of each stream, in one transaction.
+
+        For `hauberk_retention`.
+        """
         query = (
-            "DELETE FROM hauberk.entry AS old WHERE log = %s AND position < %s AND type = ANY(%s::text[]) AND EXISTS"
+            "DELETE FROM hauberk.entry AS old WHERE log = %s AND position = ANY(%s::bigint[]) AND EXISTS"
             " (SELECT FROM hauberk.entry AS new WHERE new.log = old.log AND new.stream = old.stream"
             " AND new.version > old.version)"
         )
@@ -231,7 +235,8 @@ class PostgresStore:
         def work(connection: Connection) -> int:
             connection.execute("BEGIN")
             connection.execute("SET LOCAL statement_timeout = 0")
-            return connection.execute(query, (log, Int8(below), list(kinds))).rowcount
+            parts = (list(positions[at : at + _PRUNED]) for at in range(0, len(positions), _PRUNED))
+            return sum(connection.execute(query, (log, part)).rowcount for part in parts)
 
         return self._write(work)
 
