@@ -21,8 +21,8 @@ from hauberk.adapters.mark import FileMark
 from hauberk.adapters.sqlite import SqliteStore, open_readonly
 from hauberk.core.call import Call, Workload
 from hauberk.core.decision import Decision
+from hauberk.core.event import Entry, Leaf
 from hauberk.core.event import Event as Envelope
-from hauberk.core.event import Leaf
 from hauberk.core.ids import uuid7
 from hauberk.core.ports import Authorizer, Store
 from hauberk.core.principal import Kind, Principal
@@ -49,6 +49,7 @@ from tests.records.parties import Party, Wire, policy
 LOG = f"{DOMAIN}/events"
 FRONT = SpiffeId.service(DOMAIN, "production", "storefront")
 LEAF = "what is read is what its leaf says"
+TREE = "what is read is in the signed tree"
 PLACE = "a value is sealed for its place"
 TAGS = "rows are kept behind tags"
 MARK = "a high-water mark outside the database"
@@ -87,6 +88,13 @@ class Trusting(SubjectKeys):
 
     def watch(self, evidence: Evidence) -> Evidence:
         return evidence
+
+
+class Believing:
+    """Believes leaves."""
+
+    def check(self, entry: Entry) -> None:
+        """Look nothing up."""
 
 
 class Undivided:
@@ -129,6 +137,8 @@ class House:
             ledger, rows = self._ledger(stack, self.producer, guarded=True)
             store = EventStore(ledger, rows, policy=self._policy(), pseudonyms=Pseudonyms(bytes(32)))
             stack.callback(store.close)
+            if TREE in self.off:
+                store._reader._tree = Believing()  # type: ignore[assignment]  # an attack leaves it out
             yield store
             if WITNESS not in self.off and ledger.head().size:
                 ledger.cosigned(ledger.head().size).result(PATIENCE)
@@ -290,7 +300,7 @@ def pasted(off: frozenset[str]) -> Stop | None:
             own, its = Leaf.decode(ann.leaf), Leaf.decode(bob.leaf)
             leaf = msgspec.structs.replace(own, sealed=sha256(bob.sealed).digest(), key=its.key).encode()
         here.write("UPDATE entry SET sealed = ?, leaf = ? WHERE position = ?", bob.sealed, leaf, ann.position)
-        stop = stopped(LEAF if LEAF not in off else PLACE, here.read)
+        stop = stopped(next((one for one in (LEAF, TREE) if one not in off), PLACE), here.read)
         assert stop is not None or here.read() == [paid("bob")]
         return stop
 

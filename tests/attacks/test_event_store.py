@@ -12,7 +12,7 @@ STOPS = {
     "events: whose it is, without decrypt": ["records"],
     "events: a stream, without read": ["records HBK-300"],
     "events: a forgotten customer, again": ["records", "records"],
-    "events: ciphertext pasted over another": ["records HBK-710", "records HBK-710"],
+    "events: ciphertext pasted over another": ["records HBK-710"] * 3,
     "events: keys of two customers exchanged": ["records HBK-710"],
     "events: an old database put back": ["records HBK-722", "records HBK-713"],
     "events: rewritten with the log's key": ["records HBK-722", "records HBK-713", "records HBK-710"],
