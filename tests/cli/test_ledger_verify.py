@@ -19,10 +19,11 @@ from hauberk.crypto.svid import to_pem
 from hauberk.records.ledger import Ledger
 from tests.cli.terminal import Terminal
 from tests.records.forger import rewrite
-from tests.records.made import ORIGIN, PATIENCE
+from tests.records.made import ORIGIN, PATIENCE, event
 from tests.records.test_verify import KEY, SIGNER, SIZE, checkpoint, mixed, rebuilt, sql
 from tests.records.test_verify_anchors import POLICY, TIME, cosigned
-from tests.records.test_verify_declared import AUTHORITY, PRODUCER, original, unflagged
+from tests.records.test_verify_attribution import service, told_log
+from tests.records.test_verify_declared import AUTHORITY, OTHER, PRODUCER, SERVICE, original, unflagged
 from tests.records.test_verify_tiles import export
 from tests.support.postgres import address, database
 
@@ -112,6 +113,19 @@ def test_a_policy_names_the_log_and_asks_for_its_witnesses(
     assert (done.status, done.data["kind"]) == (1, "not-cosigned")
 
 
+def test_a_service_that_speaks_for_the_application_is_named(hauberk: Terminal, key: Path, tmp_path: Path) -> None:
+    path = told_log(tmp_path, (service(OTHER), event(stream="/streams/order-1")))
+    roots = tmp_path / "root.pem"
+    roots.write_bytes(to_pem([AUTHORITY.root_der]))
+    given = ("ledger", "verify", path, "--key", key, "--roots", roots, "--require-signed")
+    assert f"itself: {OTHER.svid.spiffe_id}" in hauberk(*given).out  # the twin: told, but taken
+    assert hauberk(*given, "--producer", str(OTHER.svid.spiffe_id)).status == 0
+    done = hauberk(*given, "--producer", str(SERVICE.svid.spiffe_id), "--json")
+    assert (done.status, done.data["kind"], done.data["position"]) == (1, "forged-signature", 1)
+    done = hauberk("ledger", "verify", path, "--key", key, "--producer", str(SERVICE.svid.spiffe_id))
+    assert (done.status, "--roots" in done.err) == (2, True)
+
+
 def test_services_are_who_the_roots_say(hauberk: Terminal, original: Path, key: Path, tmp_path: Path) -> None:
     path, roots, producer = tmp_path / "log.db", tmp_path / "root.pem", tmp_path / "producer.pub"
     path.write_bytes(original.read_bytes())
@@ -120,6 +134,7 @@ def test_services_are_who_the_roots_say(hauberk: Terminal, original: Path, key: 
     done = hauberk("ledger", "verify", path, *believed)
     assert (done.status, "13 entries are signed by 2 producers" in done.out) == (0, True)
     assert hauberk("ledger", "verify", path, "--key", key, "--roots", f"example.com={roots}").status == 1
+    assert f"signed for the application and the record itself: {PRODUCER.fingerprint.hex()}" in done.out
     rewrite(path, SIGNER, unflagged)
     assert hauberk("ledger", "verify", path, "--key", key).status == 0  # the twin
     done = hauberk("ledger", "verify", path, *believed, "--json")
