@@ -123,8 +123,8 @@ def test_the_application_is_told_the_call_whose_actor_it_may_name(runtime: Runti
         told.append(scope["hauberk.call"])
         await hello(scope, receive, send)
 
-    forged = {"hauberk.call": "whoever the caller wants"}
-    assert ask(protect(app, runtime), http("/orders/17", **forged)).status == 200
+    forged = {**http("/orders/17"), "hauberk.call": "whoever the server wants"}
+    assert ask(protect(app, runtime), forged).status == 200
     assert (told[0].path, told[0].method, told[0].address.ip) == ("/orders/17", "GET", "127.0.0.1")
 
 
