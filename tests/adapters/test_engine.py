@@ -18,7 +18,7 @@ from hauberk.authority.authority import Authority
 from hauberk.core.address import BusAddress, StoreAddress
 from hauberk.core.config import Config, DatabaseConfig, load
 from hauberk.core.ports import Write
-from hauberk.errors import HauberkError
+from hauberk.errors import HauberkError, RecordsError
 from hauberk.records.verify import verify_store
 from hauberk.runtime import Runtime
 from tests.core.refusal import refuses
@@ -148,8 +148,9 @@ def test_an_embedded_runtime_records_in_the_database_and_takes_its_ledger_up_aga
         key = (tmp_path / "state" / "log.pub").read_text().strip()
         assert verify_store(auditor, key).size >= 2
     other = load(arguments={"store": dsn, "directory": str(tmp_path / "another")}, environ={})
-    with refuses("HBK-710"):  # another log key: it does not go on with a log that is not its own
+    with pytest.raises(RecordsError) as found:  # without the log's key and mark it does not go on with a log
         Runtime.embedded(config=other)
+    assert found.value.code in {"HBK-710", "HBK-713"}
 
 
 def test_an_authority_keeps_everything_in_the_database(tmp_path: Path, dsn: str) -> None:

@@ -18,10 +18,10 @@ from hauberk.adapters.postgres_connect import STRICT, Connection, Target, Terms
 from hauberk.adapters.postgres_schema import migrate
 from hauberk.adapters.postgres_write import apply, finish
 from hauberk.core.clock import ManualClock
-from hauberk.core.ports import ABSENT_ROW, Delete, Head, Put, Tile, Write
+from hauberk.core.ports import ABSENT_ROW, Check, Delete, Head, Put, Tile, Write
 from hauberk.errors import Conflict, HauberkError, Malformed, OutcomeUnknown, RecordsError
 from tests.core.refusal import refuses
-from tests.records.made import ORIGIN, PATIENCE, append, entry
+from tests.records.made import ORIGIN, PATIENCE, STREAM, append, entry
 from tests.support.postgres import address, administrator, database, execute, login
 from tests.support.postgres_server import Server
 
@@ -268,6 +268,43 @@ def test_writers_of_many_rows_in_any_order_never_wait_in_a_circle(dsn: str) -> N
         store.close()
 
 
+def test_of_writers_on_one_head_that_check_and_change_rows_too_each_gets_on_and_none_undoes_another(dsn: str) -> None:
+    stores = [PostgresStore(dsn) for _ in range(2)]
+    stores[0].commit(Write(rows=[Put("keys", b"%d" % at, b"v") for at in range(5)]))
+    failed: list[BaseException] = []
+
+    def write(number: int) -> None:
+        store = stores[number % 2]
+        for turn in range(15):
+            checks = [Check("keys", b"%d" % at, 1) for at in range(5)]
+            counted = store.get("count", b"k")
+            put = Put("count", b"k", b"%d" % turn, expected=counted.revision if counted else ABSENT_ROW)
+            while True:
+                size = store.head(ORIGIN).size
+                try:
+                    store.commit(Write(append(entry(size, stream=f"/{number}", version=turn + 1)), (*checks, put)))
+                    break
+                except Conflict as error:
+                    if error.context["what"] == "row":
+                        put = replace(put, expected=error.context["found"])
+                except RecordsError as error:
+                    failed.append(error)
+                    return
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(2 * PATIENCE)
+    assert failed == []
+    assert [one.position for one in stores[0].entries(ORIGIN)] == list(range(60))
+    row = stores[0].get("count", b"k")
+    assert row is not None
+    assert row.revision == 60
+    for store in stores:
+        store.close()
+
+
 def test_of_rows_made_at_the_same_time_the_later_one_is_a_change_and_never_lost(dsn: str) -> None:
     with closing(PostgresStore(dsn)) as store:
         threads = [
@@ -384,6 +421,35 @@ def test_there_are_never_more_connections_than_allowed_and_who_needs_one_waits(d
                 store.head(ORIGIN)
 
         store._pool.run(nested)
+
+
+def test_no_statement_reads_a_whole_table_however_full_it_was_when_it_was_planned(dsn: str) -> None:
+    query = "SELECT relname FROM pg_stat_user_tables WHERE seq_scan > 0 AND relname IN ('entry', 'tile', 'row', 'head')"
+    with closing(psycopg.connect(dsn, autocommit=True)) as plain, closing(PostgresStore(dsn, connections=1)) as store:
+        for table in ("entry", "tile", "row", "head"):  # what making the tables has read
+            plain.execute(f"SELECT pg_stat_reset_single_table_counters('hauberk.{table}'::regclass)".encode())
+        for turn in range(8):  # planned while everything is empty, and again once there is something
+            first = turn * 70
+            rows = [Put("s", b"%d %d" % (turn, at), b"v", expires=1e12) for at in range(50)]
+            tiles = (Tile(0, turn, b"h" * 32),)
+            store.commit(Write(replace(append(*(entry(first + at) for at in range(70))), tiles=tiles), rows=rows))
+            checks = [Check("s", row.key, 1) for row in rows[1:]]
+            store.commit(Write(rows=[*checks, Delete("s", rows[0].key), Put("s", b"k", b"v")]))
+            for one in ({}, {"kind": "order.paid"}, {"stream": STREAM}, {"backward": True, "before": 30}):
+                list(store.entries(ORIGIN, after=first, limit=5, **one))
+            list(store.stream(ORIGIN, STREAM, above=first, limit=5))
+            store.find(ORIGIN, [entry(0).id])
+            store.versions(ORIGIN, [STREAM, "/none"])
+            store.tile(ORIGIN, 0, turn)
+            store.get("s", b"k")
+            list(store.scan("s", b"1", limit=5))
+        store.prune(ORIGIN, range(10))
+        store._pool.run(lambda connection: connection.execute("SELECT pg_stat_force_next_flush()"))
+        store.head(ORIGIN)
+        assert plain.execute("SELECT n_tup_ins > 500 FROM pg_stat_user_tables WHERE relname = 'entry'").fetchall() == [
+            (True,)
+        ]
+        assert plain.execute(query).fetchall() == []
 
 
 # what it survives

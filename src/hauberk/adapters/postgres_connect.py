@@ -34,6 +34,8 @@ _DURABLE = ("fsync", "full_page_writes")
 # Connection exceptions, shutdowns, a transaction that idled too long, and a server that is no longer the primary.
 _ENDED = ("08", "57P", "25P03", "25006")
 _TOO_MUCH = "54"  # program limits: the same statement would fail for ever
+# There is an index for whatever is asked, so a statement is planned once, and not by how full a table was just then.
+_PLANS = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
 _DEFAULTS = {
     "connect_timeout": CONNECT_SECONDS, "application_name": "hauberk", "tcp_user_timeout": 15_000,
     "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3,
@@ -166,6 +168,7 @@ class Target:
             "idle_in_transaction_session_timeout": str(int(terms.idle_seconds * 1000)),
             "default_transaction_isolation": "read committed",
             "default_transaction_read_only": "on" if terms.readonly else "off",
+            **_PLANS,
         }
         connection.execute(
             "SELECT set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') = 'remote_apply'"

@@ -1,5 +1,8 @@
 """The rows of one write on PostgreSQL: their locks, what is expected of them, and the statements that change them.
 
+Rows that are changed are read first; those that are only checked are compared where they are, in the statement that
+writes, as that is one question less.
+
 A lock is of a whole space, and advisory: shared by those who only check rows of it, alone for whoever changes one. So a
 check writes nothing, which a lock of a row would, and holds for a row that is absent, which no lock of a row could.
 What is checked under these locks is so until the end of the transaction. Sweeping expired rows takes no lock; a row
@@ -30,44 +33,58 @@ _UPDATE = (
 )
 _MAKE = f"INSERT INTO hauberk.row SELECT * FROM {_VALUES} ON CONFLICT DO NOTHING"  # noqa: S608  # constants
 
+# One of the rows that are only checked whose revision is another than expected.
+DIFFERING = (
+    "SELECT wanted.space, wanted.key, wanted.revision, coalesce(kept.revision, 0) FROM unnest(%s, %s, %s)"
+    " AS wanted (space, key, revision) LEFT JOIN hauberk.row AS kept ON kept.space = wanted.space"
+    " AND kept.key = wanted.key AND (kept.expires IS NULL OR kept.expires > %s)"
+    " WHERE wanted.revision NOT IN (%s, coalesce(kept.revision, 0)) LIMIT 1"
+)
+
 
 class Raced(Exception):
     """A head or row came or went a moment ago. Inside this package only: the write is repeated."""
 
 
 class Rows:
-    """The rows of a write, locked and checked.
+    """The rows of a write.
 
     Args:
-        connection: in a transaction.
         rows: what to do with them.
-        now: Unix seconds.
-
-    Raises:
-        Conflict: an expectation failed.
     """
 
-    def __init__(self, connection: Connection, rows: Sequence[_Change], now: float) -> None:
-        self._there: Mapping[_Place, tuple[int, float | None]] = {}  # revision and expiry
-        self._changed: dict[_Place, tuple[Put | None, int]] = {}  # what each becomes, with its revision
-        if not rows:
-            return
-        _lock(connection, rows)
+    def __init__(self, rows: Sequence[_Change]) -> None:
         changes = [row for row in rows if not isinstance(row, Check)]
         places = {(row.space, row.key) for row in changes}
-        checks = [row for row in rows if isinstance(row, Check) and (row.space, row.key) not in places]
-        if checks:
-            _check(connection, checks, now)
-        if changes:
-            self._there = _look(connection, places)
-            self._change(rows if len(checks) + len(changes) < len(rows) else changes, places, now)
+        self._places = places
+        self._rows = [row for row in rows if (row.space, row.key) in places]  # with checks of what is changed too
+        self._checks = [row for row in rows if isinstance(row, Check) and (row.space, row.key) not in places]
+        self._there: Mapping[_Place, tuple[int, float | None]] = {}  # revision and expiry
+        self._changed: dict[_Place, tuple[Put | None, int]] = {}  # what each becomes, with its revision
 
-    def _change(self, rows: Sequence[_Change], places: set[_Place], now: float) -> None:
-        """Find out what each row becomes; a write may touch one more than once."""
-        for row in sorted(rows, key=lambda row: (row.space, row.key)):
+    def locks(self) -> list[object]:
+        """Return the numbers of the spaces, ascending, and which of them to take alone; nothing when there are none.
+
+        Two spaces of one number share a lock.
+        """
+        alone = {_number(row.space): False for row in self._checks}
+        alone |= {_number(row.space): True for row in self._rows}
+        numbers = sorted(alone)
+        return [Numbers(numbers), [alone[number] for number in numbers]] if numbers else []
+
+    def look(self, connection: Connection, now: float) -> None:
+        """Read the rows that are changed, which are locked, and find out what each becomes.
+
+        Raises:
+            Conflict: an expectation failed.
+        """
+        if self._places:
+            self._there = _look(connection, self._places)
+            self._change(now)
+
+    def _change(self, now: float) -> None:
+        for row in sorted(self._rows, key=lambda row: (row.space, row.key)):  # a write may touch one more than once
             place = (row.space, row.key)
-            if place not in places:
-                continue
             if place in self._changed:
                 old, revision = self._changed[place]
                 expires = None if old is None else old.expires
@@ -99,45 +116,27 @@ class Rows:
         )
         return [part for part in parts if part[2]]
 
+    def differing(self, now: float) -> list[object]:
+        """Return the values of `DIFFERING`, or nothing when there is nothing to check."""
+        checks = self._checks
+        if not checks:
+            return []
+        spaces, keys = Texts([one.space for one in checks]), Blobs([one.key for one in checks])
+        return [spaces, keys, Numbers([one.expected for one in checks]), now, ANY]
 
-def _lock(connection: Connection, rows: Sequence[_Change]) -> None:
-    """Take the spaces in the order of their numbers; two that have the same number share a lock."""
-    alone = dict.fromkeys((_number(space) for space in {row.space for row in rows}), False)
-    alone |= dict.fromkeys((_number(row.space) for row in rows if not isinstance(row, Check)), True)
-    wanted = sorted(alone.items())
-    query = (
-        "SELECT CASE WHEN alone THEN pg_advisory_xact_lock(number) ELSE pg_advisory_xact_lock_shared(number) END"
-        " FROM unnest(%s, %s::bool[]) AS wanted (number, alone)"
-    )
-    connection.execute(query, (Numbers([number for number, _ in wanted]), [one for _, one in wanted]))
+    @staticmethod
+    def refuse(space: str, key: bytes, expected: int, found: int) -> None:
+        """Refuse what `DIFFERING` has found.
+
+        Raises:
+            Conflict: with the revision that is there.
+        """
+        check_row(Check(space, key, expected), found)
 
 
 @lru_cache(1_024)
 def _number(space: str) -> int:
     return int.from_bytes(sha256(_LOCKS + space.encode()).digest()[:8], signed=True)
-
-
-def _check(connection: Connection, checks: Sequence[Check], now: float) -> None:
-    """Compare where the rows are, and have only one told that differs.
-
-    Raises:
-        Conflict: there is one.
-    """
-    query = (
-        "SELECT wanted.space, wanted.key, wanted.revision, coalesce(kept.revision, 0) FROM unnest(%s, %s, %s)"
-        " AS wanted (space, key, revision) LEFT JOIN hauberk.row AS kept ON kept.space = wanted.space"
-        " AND kept.key = wanted.key AND (kept.expires IS NULL OR kept.expires > %s)"
-        " WHERE wanted.revision NOT IN (%s, coalesce(kept.revision, 0)) LIMIT 1"
-    )
-    values = (
-        Texts([one.space for one in checks]),
-        Blobs([one.key for one in checks]),
-        Numbers([one.expected for one in checks]),
-        now,
-        ANY,
-    )
-    for space, key, expected, found in connection.execute(query, values, binary=True).fetchall():
-        check_row(Check(space, key, expected), found)
 
 
 def _look(connection: Connection, places: set[_Place]) -> Mapping[_Place, tuple[int, float | None]]:

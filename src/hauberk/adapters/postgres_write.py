@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from select import POLLIN, POLLOUT, poll
 from struct import Struct
 from time import monotonic
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import psycopg
 from msgspec.structs import astuple
@@ -23,7 +23,7 @@ from psycopg.types.numeric import Int8
 from hauberk.adapters._write import check_append
 from hauberk.adapters.postgres_arrays import arrays
 from hauberk.adapters.postgres_connect import Connection
-from hauberk.adapters.postgres_rows import Part, Raced, Rows
+from hauberk.adapters.postgres_rows import DIFFERING, Part, Raced, Rows
 from hauberk.core.event import Entry
 from hauberk.core.ports import Append, Head, Write
 from hauberk.errors import OutcomeUnknown, RecordsError
@@ -37,6 +37,10 @@ _TRAILER = b"\xff\xff"
 _COUNT, _LENGTH, _NUMBER, _VERSION = Struct(">h"), Struct(">i"), Struct(">qi"), Struct(">iqi")
 _PACKED_AT_ONCE = 250  # entries
 _INSERT: LiteralString = f"INSERT INTO hauberk.entry (log, {ENTRY}) SELECT %s, * FROM unnest({', '.join(['%s'] * 10)})"  # noqa: S608  # constants
+_LOCK_SPACES = (
+    "SELECT CASE WHEN alone THEN pg_advisory_xact_lock(number) ELSE pg_advisory_xact_lock_shared(number) END AS taken"
+    " FROM unnest(%s, %s::bool[]) AS wanted (number, alone)"
+)
 _SEVERITY = DiagnosticField.SEVERITY_NONLOCALIZED
 _COPY_FROM = 50  # entries; fewer go with everything else in one statement, COPY is a conversation of its own
 
@@ -51,20 +55,21 @@ def apply(connection: Connection, write: Write, now: float) -> int:
         Conflict: an expectation failed.
         Raced: the same again may succeed.
     """
-    append = write.append
+    append, rows = write.append, Rows(write.rows)
     connection.execute("BEGIN")
-    if append is not None:
-        _lock_head(connection, append)
-    rows = Rows(connection, write.rows, now)
+    _lock(connection, append, rows)
+    rows.look(connection, now)
     parts = rows.parts()
     if append is not None:
         if len(append.entries) >= _COPY_FROM:
             _copy(connection, append.log, append.entries)
         parts += _log_parts(append)
-    number, written = _write(connection, parts)
+    number, written, *differing = _write(connection, parts, rows.differing(now))
+    if differing and differing[0] is not None:
+        rows.refuse(*differing)
     if written < rows.puts:
         raise Raced
-    return number
+    return int(number)
 
 
 def finish(connection: Connection, seconds: float) -> None:
@@ -121,11 +126,25 @@ def _end(line: PGconn, until: float) -> PGresult:
     return ended
 
 
-def _lock_head(connection: Connection, append: Append) -> None:
-    """Take the head of the log, which nobody else moves from now on, and check it."""
-    there = connection.execute(HEAD + " FOR UPDATE", (append.log,), binary=True).fetchone()
-    check_append(append, Head(*there) if there else Head())
-    if there is None:
+def _lock(connection: Connection, append: Append | None, rows: Rows) -> None:
+    """Take the head of the log, check it, and take the spaces of the rows."""
+    locks = rows.locks()
+    if append is None:
+        if locks:
+            connection.execute(_LOCK_SPACES, locks)  # a statement later sees what was written before it got them
+        return
+    if locks:
+        query = (
+            f"WITH head AS MATERIALIZED ({HEAD} FOR UPDATE), spaces AS MATERIALIZED ({_LOCK_SPACES}"  # noqa: S608  # constants
+            " WHERE (SELECT count(*) FROM head) IS NOT NULL) SELECT head.* FROM (SELECT count(taken) FROM spaces)"
+            " AS all_ LEFT JOIN head ON true"
+        )
+    else:
+        query = HEAD + " FOR UPDATE"
+    there = connection.execute(query, (append.log, *locks), binary=True).fetchone()
+    new = there is None or there[0] is None
+    check_append(append, Head() if there is None or new else Head(*there))
+    if new:
         _begin_log(connection, append.log)
 
 
@@ -136,8 +155,12 @@ def _begin_log(connection: Connection, log: str) -> None:
         raise Raced
 
 
-def _write(connection: Connection, parts: Sequence[Part]) -> tuple[int, int]:
-    """Run the parts as one statement, the revision last, and return that and how many rows were written."""
+def _write(connection: Connection, parts: Sequence[Part], differing: list[object]) -> Sequence[Any]:
+    """Run the parts as one statement, the revision last.
+
+    Returns:
+        The revision, how many rows were written, and, when asked for, what `DIFFERING` found or nulls.
+    """
     # The order of the parts does not matter; that the one row everybody changes comes last does. It comes last because
     # it reads what the others did.
     ctes = "".join(f"{name} AS ({query} RETURNING 1), " for name, query, _ in parts)
@@ -145,11 +168,13 @@ def _write(connection: Connection, parts: Sequence[Part]) -> tuple[int, int]:
     puts = " + ".join(f"(SELECT count(*) FROM {name})" for name, _, _ in parts if name in {"changed", "made"})  # noqa: S608  # constants
     query = (
         f"WITH {ctes}bumped AS (UPDATE hauberk.revision SET number = number + 1 WHERE one = 1{done} RETURNING number)"  # noqa: S608  # constants
-        f" SELECT number, {puts or 0} FROM bumped"
+        f" SELECT * FROM (SELECT number, {puts or 0} FROM bumped) AS done"
     )
     values = [value for _, _, part in parts for value in part]
-    number, written = connection.execute(query, values, binary=True).fetchall()[0]
-    return int(number), int(written)
+    if differing:
+        query += f" LEFT JOIN ({DIFFERING}) AS differing ON true"
+    found = connection.execute(query, [*values, *differing], binary=True).fetchall()
+    return found[0]
 
 
 def _log_parts(append: Append) -> list[Part]:
