@@ -131,3 +131,21 @@ def test_tables_of_another_release_are_refused_and_left_alone(tmp_path: Path, ve
     with pytest.raises(RecordsError) as found:
         SqliteStore(path)
     assert found.value.code == "HBK-724"
+
+
+def test_several_processes_may_start_on_one_new_file_at_once(tmp_path: Path) -> None:
+    made: list[SqliteStore] = []
+    barrier = threading.Barrier(8)
+
+    def start() -> None:
+        barrier.wait()
+        made.append(SqliteStore(tmp_path / "store.db"))
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 8
+    for store in made:
+        store.close()

@@ -126,12 +126,15 @@ class SqliteStore:
             RecordsError: HBK-724.
         """
         try:
-            version: int = self._writer.execute("PRAGMA user_version").fetchone()[0]
-            tables = self._writer.execute("SELECT 1 FROM sqlite_schema WHERE name = 'entry'").fetchone()
+            # One statement, so that both are of one moment: others may be making the tables.
+            version, tables = self._writer.execute(
+                "SELECT user_version, EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'entry') FROM pragma_user_version"
+            ).fetchone()
             if version != (SCHEMA_VERSION if tables else 0):
                 self._writer.close()
                 raise RecordsError("HBK-724", "the tables are of another release", found=version, wanted=SCHEMA_VERSION)
-            self._writer.executescript(f"BEGIN;{SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
+            if not tables:  # immediate, so that of several processes that start at once each waits for its turn
+                self._writer.executescript(f"BEGIN IMMEDIATE;{SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
         except sqlite3.Error:
             self._writer.close()
             raise
