@@ -128,7 +128,8 @@ class SqliteStore:
         try:
             # One statement, so that both are of one moment: others may be making the tables.
             version, tables = self._writer.execute(
-                "SELECT user_version, EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'entry') FROM pragma_user_version"
+                "SELECT user_version, EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'entry')"
+                " FROM pragma_user_version"
             ).fetchone()
             if version != (SCHEMA_VERSION if tables else 0):
                 self._writer.close()
