@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -23,15 +24,15 @@ from hauberk.crypto.keyring import Purpose
 from hauberk.crypto.note import decode_key, encode_key
 from hauberk.crypto.signing import SigningKey
 from hauberk.errors import ConfigError, NotCosigned
-from hauberk.identity.source import Material, SvidSource
-from hauberk.records.cosign import Cosigning
 from hauberk.records.keys import SubjectKeys
 from hauberk.records.ledger import Ledger
-from hauberk.records.log_policy import LogPolicy
 from hauberk.records.mark import check_mark
 from hauberk.records.recover import Recovery, recover
 from hauberk.records.statement import Producer
-from hauberk.witness_client import WitnessClient, check_policy
+
+if TYPE_CHECKING:
+    from hauberk.identity.source import Material, SvidSource
+    from hauberk.records.cosign import Cosigning
 
 _log = logging.getLogger("hauberk.records")
 
@@ -83,7 +84,7 @@ class Recording:
         state: StateDirectory,
         config: Config,
         *,
-        source: SvidSource | None = None,
+        source: "SvidSource | None" = None,
         signing: bool = True,
         log: str = "",
         clock: Clock = SYSTEM_CLOCK,
@@ -99,8 +100,6 @@ class Recording:
             taken.callback(self.mark.close)
             self.keys = SubjectKeys(self.store, state.keyring, shared=not embedded(config))
             self.signer = signer = log_key(state)
-            known = self.mark.read()
-            check_mark(self.store, log, self.store.head(log), known, signer.public)  # before anybody else is asked
             self.witnesses = self._witnesses(config, log, taken)
             self.ledger = Ledger(
                 self.store,
@@ -134,21 +133,28 @@ class Recording:
             found["witnesses"] = msgspec.to_builtins(self.witnesses.status())
         return found
 
-    def _witnesses(self, config: Config, log: str, taken: ExitStack) -> Cosigning | None:
+    def _witnesses(self, config: Config, log: str, taken: ExitStack) -> "Cosigning | None":
         """Have the log cosigned, when the settings name witnesses, once they know of no newer head than we have.
 
         Raises:
             ConfigError: HBK-901 the file cannot be read, or a witness would be asked without TLS.
             RecordsError: HBK-723 it is no policy, or its quorum cannot be reached.
+            Tampered: HBK-713 the database is older than its mark, so nobody is asked to sign it.
             WitnessRefused: HBK-722 the database is older than what was cosigned, or another history.
         """
         if not config.records.witnesses:
             return None
+        from hauberk.records.cosign import Cosigning  # noqa: PLC0415  # for whoever has witnesses
+        from hauberk.records.log_policy import LogPolicy  # noqa: PLC0415  # the same
+        from hauberk.witness_client import WitnessClient, check_policy  # noqa: PLC0415  # the same: an HTTP client
+
         try:
             policy = LogPolicy.parse(Path(config.records.witnesses).read_bytes())
         except OSError as error:
             raise ConfigError("HBK-901", f"cannot be read: {error.strerror}", key="records.witnesses") from None
         check_policy(policy)
+        known = self.mark.read()  # before the head: others may raise both meanwhile
+        check_mark(self.store, log, self.store.head(log), known, self.signer.public)
         send = WitnessClient()
         taken.callback(send.close)
         patience = config.records.cosign_seconds
@@ -165,7 +171,7 @@ class Recording:
         self._release.close()
 
 
-def _producer(state: StateDirectory, config: Config, source: SvidSource | None) -> Callable[[], Producer]:
+def _producer(state: StateDirectory, config: Config, source: "SvidSource | None") -> Callable[[], Producer]:
     if source is not None:
         return _Identity(source).producer
     key = SigningKey(state.secret("producer", Purpose.PRODUCER_KEY, lambda: SigningKey.generate().seed()))
@@ -177,7 +183,7 @@ def _producer(state: StateDirectory, config: Config, source: SvidSource | None) 
 class _Identity:
     """The present identity of a service as a producer."""
 
-    def __init__(self, source: SvidSource) -> None:
+    def __init__(self, source: "SvidSource") -> None:
         self._source = source
         self._of: Material | None = None
         self._producer: Producer
