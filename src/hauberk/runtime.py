@@ -44,12 +44,9 @@ from hauberk.policy.engine import Engine
 from hauberk.policy.files import parse_files
 from hauberk.policy.set import PolicySet
 from hauberk.recording import Recording
-from hauberk.records.audit import AuditLog
 from hauberk.records.epochs import PseudonymEpochs
 from hauberk.records.fold import Folder
 from hauberk.records.requests import MAX_PATH, AllowedDraft, denied, failed
-from hauberk.records.store import EventStore
-from hauberk.records.witnessed import Uncosigned
 from hauberk.transport.connection import Connections
 from hauberk.transport.contexts import RotatingContext, client_context
 from hauberk.transport.guard import ConnectionIdentity
@@ -57,6 +54,8 @@ from hauberk.transport.guard import ConnectionIdentity
 if TYPE_CHECKING:
     from hauberk.crypto.x509 import SvidInfo
     from hauberk.identity.source import SvidSource
+    from hauberk.records.audit import AuditLog
+    from hauberk.records.store import EventStore
 
 _ALLOWED = Decision(Verdict.ALLOW, Layer.EDGE)
 _REVOKED = Decision(Verdict.DENY, Layer.IDENTITY, "HBK-206", reason="the caller's identity is revoked")
@@ -347,15 +346,17 @@ class Runtime:
         self.recorder.offer(self.event("transport.denied", "deny", code="HBK-101", rule=reason[:MAX_PATH]))
 
     @cached_property
-    def audit(self) -> AuditLog:
+    def audit(self) -> "AuditLog":
         """The audit log of this service: who had access to what."""
-        account = f"{self.workload.namespace}/{self.workload.account}"
+        from hauberk.records.audit import AuditLog  # noqa: PLC0415  # for whoever uses it
+        from hauberk.records.witnessed import Uncosigned  # noqa: PLC0415  # the same
+
         recorder = self.recorder if self._recording is None else self._recording.ledger
-        uncosigned = Uncosigned(self.config.records.uncosigned)
-        return AuditLog(recorder, self.pseudonyms, account, uncosigned=uncosigned, clock=self._clock)
+        service, uncosigned = self.stream.removeprefix("/services/"), Uncosigned(self.config.records.uncosigned)
+        return AuditLog(recorder, self.pseudonyms, service, uncosigned=uncosigned, clock=self._clock)
 
     @cached_property
-    def events(self) -> EventStore:
+    def events(self) -> "EventStore":
         """The event store of an embedded runtime, in its own ledger.
 
         Raises:
@@ -365,7 +366,7 @@ class Runtime:
             raise ConfigError("HBK-906", "this runtime has no ledger of its own: use event_store(DIRECTORY)")
         return self._opened(self._recording, _nothing)
 
-    def event_store(self, directory: str | Path) -> EventStore:
+    def event_store(self, directory: str | Path) -> "EventStore":
         """Return an event store in a directory of its own, whose events this service signs with its identity.
 
         Raises:
@@ -382,7 +383,9 @@ class Runtime:
             state.complete()
             return self._opened(recording, taken.pop_all().close)
 
-    def _opened(self, recording: Recording, release: Callable[[], None]) -> EventStore:
+    def _opened(self, recording: Recording, release: Callable[[], None]) -> "EventStore":
+        from hauberk.records.store import EventStore  # noqa: PLC0415  # for whoever uses it
+
         store = EventStore(
             recording.ledger, recording.store, policy=self, pseudonyms=self.pseudonyms, target=self.workload,
             bus=recording.bus, clock=self._clock,
