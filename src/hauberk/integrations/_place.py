@@ -112,22 +112,6 @@ class _Passing:
         return self._secret
 
 
-class _Earlier:
-    """A mark that was read before the head it is compared with: meanwhile others may have written both."""
-
-    def __init__(self, mark: FileMark) -> None:
-        self._mark = mark
-        self._note = mark.read()
-
-    def read(self) -> str:
-        """Return what it was."""
-        return self._note
-
-    def write(self, note: str) -> None:
-        """Keep a newer one."""
-        self._mark.write(note)
-
-
 class Place:
     """What is open.
 
@@ -173,7 +157,7 @@ class Place:
         """Return the name of a log."""
         return f"{self._settings.log}/{quote(application, safe='')}/{quote(purpose, safe='')}"
 
-    def _mark(self, name: str) -> _Earlier | None:
+    def _mark(self, name: str) -> FileMark | None:
         if not self._settings.marks:
             return None
         directory = Path(self._settings.marks)
@@ -183,7 +167,7 @@ class Place:
             raise RecordsError("HBK-706", "the high-water mark cannot be opened", path=str(directory)) from error
         mark = FileMark(directory / f"{quote(name, safe='')}.mark")
         self._taken.callback(mark.close)
-        return _Earlier(mark)
+        return mark
 
     def _publish(self, name: str, verifier: str) -> None:
         """Write the public key of a log beside its mark, where there is one."""
