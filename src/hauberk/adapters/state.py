@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from hauberk.adapters.keys import check_private, key_source, write_private
+from hauberk.adapters.keys import check_private, key_source, sync_directory, write_private
 from hauberk.crypto.keyring import Keyring, Purpose
 from hauberk.errors import ConfigError, HauberkError, IdentityError
 
@@ -118,11 +118,7 @@ class StateDirectory:
         part.unlink(missing_ok=True)  # of a replacement that was killed before it counted
         write_private(part, self.keyring.seal(purpose, secret, aad=self._aad(name)))
         part.replace(path)
-        directory = os.open(self.private, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_directory(self.private)
 
     def _sealed(self, name: str) -> Path:
         return self.private / f"{name}.sealed"
