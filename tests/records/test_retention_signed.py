@@ -42,6 +42,12 @@ class Signing(Shop):
         )
 
 
+@pytest.fixture
+def across(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that do not end with their segment, as those of a batch that a service signed."""
+    monkeypatch.setattr("hauberk.records.sequence.WIDTH", 1 << 20)
+
+
 @pytest.fixture(params=ENGINES)
 def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Signing]:
     with stored(request.param, tmp_path) as inner:
@@ -84,6 +90,20 @@ def covering(found: dict[int, Entry]) -> dict[int, range]:
 # pruning
 
 
+def test_no_run_of_our_own_goes_beyond_its_segment_so_all_of_a_segment_can_go(shop: Shop, archive: Path) -> None:
+    shop.append("order-9", *(placed(number) for number in range(3 * WIDTH)))
+    before = entries(shop)
+    runs = covering(before)
+    assert all(run.start // WIDTH == (run.stop - 1) // WIDTH for run in runs.values())
+    last = shop.store.size // WIDTH
+    assert len({runs[at] for at in range((last - 1) * WIDTH, last * WIDTH)}) == 1
+    pruned(shop, archive, before=last * WIDTH)
+    gone = before.keys() - entries(shop).keys()
+    assert gone >= set(range((last - 1) * WIDTH, last * WIDTH))
+    verified(shop)
+
+
+@pytest.mark.usefixtures("across")
 def test_what_was_signed_together_goes_together(shop: Shop, archive: Path) -> None:
     before, signed = entries(shop), verified(shop)
     count = pruned(shop, archive)
@@ -109,6 +129,7 @@ def test_an_entry_that_stays_keeps_all_that_was_signed_with_it(shop: Shop, archi
     verified(shop)
 
 
+@pytest.mark.usefixtures("across")
 def test_without_that_what_is_left_cannot_be_verified(
     shop: Shop, archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +182,7 @@ def test_a_statement_that_was_changed_before_is_not_archived_away(shop: Shop, ar
 # restoring
 
 
+@pytest.mark.usefixtures("across")
 def test_what_was_signed_comes_back_as_it_was(shop: Shop, archive: Path) -> None:
     before, signed = entries(shop), verified(shop)
     count = pruned(shop, archive, before=3 * WIDTH)
@@ -176,6 +198,7 @@ def test_what_was_signed_comes_back_as_it_was(shop: Shop, archive: Path) -> None
     assert verified(shop) > signed
 
 
+@pytest.mark.usefixtures("across")
 def test_the_other_half_has_to_be_beside_it(shop: Shop, archive: Path) -> None:
     count = pruned(shop, archive, before=3 * WIDTH)
     (archive / name_of(1)).rename(archive / "elsewhere")
@@ -269,3 +292,44 @@ def test_without_those_checks_the_log_does_not_verify_afterwards(
     assert shop.retention().restore(path, OWNER) > 200
     with pytest.raises(Tampered):
         verified(shop)
+
+
+@pytest.mark.parametrize("change", [stripped, shortened, moved, halved], ids=lambda change: change.__name__)
+def test_what_a_segment_says_of_itself_is_not_believed_when_it_is_restored(
+    shop: Shop, archive: Path, monkeypatch: pytest.MonkeyPatch, change: object
+) -> None:
+    pruned(shop, archive)
+    path = archive / name_of(0)
+    path.write_bytes(change(msgspec.msgpack.decode(path.read_bytes(), type=Segment)).encode())  # type: ignore[operator]
+    monkeypatch.setattr("hauberk.records.segment._check_runs", lambda _: None)
+    there = entries(shop)
+    with pytest.raises(RecordsError) as caught:
+        shop.retention().restore(path, OWNER)
+    assert caught.value.code == "HBK-725"
+    assert entries(shop).keys() - there.keys() == set()
+    verified(shop)
+
+
+def test_an_entry_missing_from_the_file_beside_keeps_the_other_half_out(shop: Shop, archive: Path) -> None:
+    pruned(shop, archive, before=3 * WIDTH)
+    beside = archive / name_of(1)
+    segment = msgspec.msgpack.decode(beside.read_bytes(), type=Segment)
+    beside.write_bytes(replace(segment, entries=segment.entries[1:]).encode())
+    with pytest.raises(RecordsError) as caught:
+        shop.retention().restore(archive / name_of(0), OWNER)
+    assert caught.value.code == "HBK-725"
+    verified(shop)
+
+
+def test_a_file_larger_than_any_segment_is_not_even_read(
+    shop: Shop, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pruned(shop, archive)
+    path = archive / name_of(0)
+    monkeypatch.setattr("hauberk.records.retention.MAX_BYTES", path.stat().st_size - 1)
+    monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("it was read"))
+    with pytest.raises(RecordsError) as caught:
+        shop.retention().restore(path, OWNER)
+    assert caught.value.code == "HBK-725"
+    monkeypatch.undo()
+    assert shop.retention().restore(path, OWNER) > 200  # the twin

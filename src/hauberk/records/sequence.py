@@ -22,6 +22,7 @@ from hauberk.records._tiles import load_writer
 from hauberk.records.job import Job, Pair, encoded
 from hauberk.records.keys import Sealing, SubjectKeys
 from hauberk.records.statement import CERTIFIED, STREAM, Producer, Statement, read_signer
+from hauberk.records.tile_paths import WIDTH
 
 CACHED_STREAMS = 10_000  # stream versions kept in memory; the rest are looked up
 
@@ -73,13 +74,6 @@ class Step(msgspec.Struct):
         return list(self.write.append.entries) if self.write.append else []
 
 
-class _Run(msgspec.Struct):
-    """Neighbouring entries that one statement covers."""
-
-    first: int
-    leaves: list[bytes]
-
-
 class Sequence:
     """The end of one log.
 
@@ -127,17 +121,9 @@ class Sequence:
         if self._keys is not None:
             self._keys.forget_all()
         self.head = self._store.head(self.log)
-        self.frontier = self.checked(self.head)
+        self.frontier = signed_frontier(self.log, self.head, self._signer.public)
         self._tiles = load_writer(self._store, self.log, self.head.size)
         self._current = True
-
-    def checked(self, head: Head) -> Frontier:
-        """Return the frontier of a head whose checkpoint fits it.
-
-        Raises:
-            Tampered: HBK-710.
-        """
-        return signed_frontier(self.log, head, self._signer.public)
 
     def next(self, jobs: Iterable[Job], known: Mapping[bytes, int], *, epoch: int | None = None) -> Step:
         """Return the write that appends the events of these jobs.
@@ -233,7 +219,7 @@ class _Draft:
         self._known = known
         self._producer = end.producer()
         self._taken: set[bytes] = set()  # event ids of this write
-        self._run: _Run | None = None  # entries for the producer's next statement
+        self._first: int | None = None  # index of the first entry for the producer's next statement
         self._now = end.time_ns()
         self._at = end.head.size
         self.frontier = end.frontier.copy()
@@ -286,26 +272,32 @@ class _Draft:
             self.introduced.add(producer.fingerprint)
 
     def _own(self, pairs: list[Pair]) -> None:
-        """Add events of this process: one statement for all neighbours, one each for those that are signed alone."""
+        """Add events of this process: one statement for neighbours, one each for those that are signed alone."""
         if not any(pair.event.alone for pair in pairs):
-            if self._run is None:
-                self._run = _Run(len(self.entries), [])
-            self._extend(pairs, SIGNED)
+            self._go_on(pairs)
             return
         for pair in pairs:
             if pair.event.alone:
                 self._end_run()
-            if self._run is None:
-                self._run = _Run(len(self.entries), [])
-            self._extend((pair,), SIGNED)
+            self._go_on((pair,))
             if pair.event.alone:
                 self._end_run()
 
+    def _go_on(self, pairs: Iterable[Pair]) -> None:
+        if self._first is None:
+            self._first = len(self.entries)
+        self._extend(pairs, SIGNED)
+
     def _end_run(self) -> None:
-        run, self._run = self._run, None
-        if run is not None and self._producer is not None and len(self.entries) > run.first:
-            leaves = [entry.leaf for entry in self.entries[run.first :]]
-            self._statements[run.first] = self._producer.state(self._now, leaves)
+        """Sign what was added since the run began, each segment by itself, so that it can be pruned by itself."""
+        first, self._first = self._first, None
+        if first is None or self._producer is None:
+            return
+        while first < len(self.entries):
+            end = first + WIDTH - self.entries[first].position % WIDTH
+            leaves = [entry.leaf for entry in self.entries[first:end]]
+            self._statements[first] = self._producer.state(self._now, leaves)
+            first = end
 
     def _cover(self, first: int, statement: Statement, *, whole: bool) -> None:
         """Keep another producer's statement; where some of its events are in the log already, with all it signed."""
