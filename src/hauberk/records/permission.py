@@ -214,7 +214,7 @@ class Permission:
         who: Context,
         *,
         data: Mapping[str, object],
-        id: bytes | None = None,  # noqa: A002
+        id: bytes | None = None,  # noqa: A002  # the event's own word
     ) -> Event:
         """Return an event with everything filled in that is known about whoever does it."""
         now = self.clock.time_ns()

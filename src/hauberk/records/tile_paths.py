@@ -30,7 +30,6 @@ ENTRIES = -1  # the level that stands for bundles of leaves
 MAX_LEVEL = 63
 MAX_LEAF_BYTES = 65_535
 MAX_BUNDLE_BYTES = WIDTH * (2 + MAX_LEAF_BYTES)  # what a fetcher has to be ready for; one of our logs has 39,936
-TILE_BYTES = WIDTH * HASH_BYTES
 _ABSENT = "HBK-707"
 _WIDTH_BITS = 8
 _PATH = re.compile(r"tile/(entries|[0-9]{1,2})/((?:x[0-9]{3}/){0,6}[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?\Z")

@@ -76,7 +76,12 @@ class Event(msgspec.Struct, metaclass=EventMeta, frozen=True):
 
     if TYPE_CHECKING:
 
-        def __init_subclass__(cls, *, type: str = "", sign: Literal["batch", "event"] = "batch") -> None:  # noqa: A002
+        def __init_subclass__(
+            cls,
+            *,
+            type: str = "",  # noqa: A002  # reads as the event's own word
+            sign: Literal["batch", "event"] = "batch",
+        ) -> None:
             """Tell type checkers what the metaclass takes."""
 
     def __repr__(self) -> str:
