@@ -2,20 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
+from typing import NoReturn
 
 import msgspec
 from msgspec.structs import replace
 
-from hauberk.core.decision import Verdict
+from hauberk.core.decision import Decision, Verdict
 from hauberk.core.event import Event as Envelope
 from hauberk.core.event import Receipt
 from hauberk.core.ports import ANY, Check, Delete, Put, Store
 from hauberk.errors import Conflict, HauberkError, IdTaken, Malformed, UnknownType
 from hauberk.records._encode import Meta
-from hauberk.records.inbox import promise
+from hauberk.records.inbox import chained, promise
 from hauberk.records.job import encoded
 from hauberk.records.ledger import Ledger, Proof, same
-from hauberk.records.pending import Pending, chained
+from hauberk.records.pending import Pending
 from hauberk.records.permission import Context, Permission
 from hauberk.records.shape import shape_of
 from hauberk.records.streams import own_stream_of, shown_stream
@@ -109,7 +111,8 @@ class Appender:
             stream = own_stream_of(batch.stream)
             decision = self._permission.decide(who, "append", stream)
             if decision.verdict is not Verdict.ALLOW:
-                return Pending(_after(self._permission.record(who, "append", stream, decision), decision.enforce))
+                recorded = self._permission.record(who, "append", stream, decision)
+                return Pending(chained(recorded, partial(_refuse, decision)))
             if batch.expected != ANY and expected.setdefault(stream, batch.expected) != batch.expected:
                 raise Malformed("a stream has one version", stream=shown_stream(stream))
             events.extend(self._envelopes(batch, stream, who, decision.basis.digest))
@@ -183,16 +186,11 @@ class Appender:
         return _decode_meta(stored.meta).actor == event.actor and same(stored, pair, self._ledger.keys)
 
 
-def _after(recorded: "Future[Receipt]", refuse: Callable[[], None]) -> "Future[Appended]":
-    """Refuse once that is recorded; what cannot be recorded fails for that reason."""
-    refused: Future[Appended] = promise()
+def _refuse(decision: Decision, _recorded: Receipt) -> NoReturn:
+    """Refuse, now that it is recorded; what cannot be recorded fails for that reason.
 
-    def settle(finished: "Future[Receipt]") -> None:
-        try:
-            finished.result()
-            refuse()
-        except HauberkError as error:
-            refused.set_exception(error)
-
-    recorded.add_done_callback(settle)
-    return refused
+    Raises:
+        Denied: HBK-300.
+    """
+    decision.enforce()
+    raise AssertionError  # it was a refusal

@@ -10,7 +10,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
+from hauberk.errors import HauberkError
+
 _Item = TypeVar("_Item")
+T = TypeVar("T")
+S = TypeVar("S")
 
 
 def promise() -> "Future[Any]":
@@ -18,6 +22,26 @@ def promise() -> "Future[Any]":
     done: Future[Any] = Future()
     done.set_running_or_notify_cancel()
     return done
+
+
+def chained(future: "Future[T]", change: Callable[[T], S]) -> "Future[S]":
+    """Return a future of what `change` makes of the outcome; errors pass through."""
+    changed: Future[S] = promise()
+
+    def settle(finished: "Future[T]") -> None:
+        error = finished.exception()
+        if error is not None:
+            changed.set_exception(error)
+            return
+        try:
+            value = change(finished.result())
+        except HauberkError as mistaken:
+            changed.set_exception(mistaken)
+        else:
+            changed.set_result(value)
+
+    future.add_done_callback(settle)
+    return changed
 
 
 class Inbox(Generic[_Item]):

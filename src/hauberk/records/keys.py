@@ -152,8 +152,7 @@ class SubjectKeys:
     def key_ids(self, subject: str) -> tuple[bytes, ...]:
         """Return the ids of a subject's keys, the one in use first; none when nothing of it is kept."""
         row = self._store.get(SUBJECT, self.subject_row(subject))
-        value = row.value if row is not None else b""
-        return tuple(value[at : at + KEY_ID_BYTES] for at in range(0, len(value), KEY_ID_BYTES))
+        return _ids(row.value) if row is not None else ()
 
     def known(self, subject: str) -> bool:
         """Tell whether there is a key of this subject."""
@@ -310,10 +309,9 @@ class SubjectKeys:
         """
         name = self.subject_row(subject)
         owner = self._store.get(SUBJECT, name)
-        ids = self.key_ids(subject)
-        if owner is None or not ids:
+        if owner is None or not owner.value:
             raise UnknownSubject("nothing of this subject is kept")
-        rows = [(one, self._store.get(KEY, one)) for one in ids]
+        rows = [(one, self._store.get(KEY, one)) for one in _ids(owner.value)]
         unwrapped = {one: DataKey.unwrap(row.value[_HEAD:], self._tenant_key()) for one, row in rows if row is not None}
         deletes = [Delete(KEY, one, row.revision) for one, row in rows if row is not None]
         return Erasing(
@@ -363,6 +361,10 @@ class SubjectKeys:
 
     def __repr__(self) -> str:
         return "SubjectKeys()"
+
+
+def _ids(value: bytes) -> tuple[bytes, ...]:
+    return tuple(value[at : at + KEY_ID_BYTES] for at in range(0, len(value), KEY_ID_BYTES))
 
 
 class Sealing:

@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from operator import itemgetter
 from random import random
 from typing import Protocol
 
@@ -29,7 +30,7 @@ from hauberk.crypto.note import encode_key
 from hauberk.crypto.signing import SigningKey
 from hauberk.errors import Conflict, IdTaken, OutcomeUnknown, RecordsError
 from hauberk.records._tiles import StoredTree
-from hauberk.records.inbox import Inbox, promise
+from hauberk.records.inbox import Inbox, chained, promise
 from hauberk.records.job import NOTHING_EXPECTED, Job, Pair, Signed, encoded, weight
 from hauberk.records.keys import SPACES, Lost, SubjectKeys
 from hauberk.records.mark import check_mark
@@ -47,6 +48,7 @@ STEP_BACK = 0.01  # seconds at most
 ALONE = 3  # jobs in a row that the engine fails one by one: then it is not they that are at fault
 ROW_ATTEMPTS = 5  # for rows of keys that others change as well
 _log = logging.getLogger("hauberk.records")
+_first: Callable[[Sequence[Receipt]], Receipt] = itemgetter(0)
 
 
 class Proof(msgspec.Struct, frozen=True):
@@ -69,21 +71,6 @@ class Witnesses(Protocol):
 
     def close(self) -> None:
         """Stop asking."""
-
-
-def _one(receipts: "Future[list[Receipt]]") -> "Future[Receipt]":
-    """Turn the future of a batch of one into the future of its receipt."""
-    single: Future[Receipt] = promise()
-
-    def settle(finished: "Future[list[Receipt]]") -> None:
-        error = finished.exception()
-        if error is not None:
-            single.set_exception(error)
-        else:
-            single.set_result(finished.result()[0])
-
-    receipts.add_done_callback(settle)
-    return single
 
 
 class Ledger:
@@ -155,7 +142,7 @@ class Ledger:
 
     def submit(self, event: Event) -> "Future[Receipt]":
         """Take one event; the future resolves after its commit."""
-        return _one(self.append_batch((event,)))
+        return chained(self.append_batch((event,)), _first)
 
     def append_batch(
         self,
@@ -370,10 +357,11 @@ class Ledger:
         for job in jobs:
             if job.rows and self.keys is not None and (erased := job.erased):
                 self.keys.forget(erased)
-        positions = {**known, **{entry.id: entry.position for entry in step.entries}}
         left = {id(job) for job in step.stale}
-        for job in jobs:
-            if job.done is not None and id(job) not in left:
+        waiting = [job for job in jobs if job.done is not None and id(job) not in left]
+        if waiting:
+            positions = {**known, **{entry.id: entry.position for entry in step.entries}}
+            for job in waiting:
                 job.settle([Receipt(pair.event.id, positions[pair.event.id]) for pair in job.pairs])
 
     def _advance(self, head: Head) -> None:

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import Generic, TypeVar
 
 from hauberk.errors import HauberkError
-from hauberk.records.inbox import promise
+from hauberk.records.inbox import chained, promise
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -67,23 +67,3 @@ class Pending(Generic[T]):
 
     def __repr__(self) -> str:
         return f"Pending({'done' if self.done() else 'waiting'})"
-
-
-def chained(future: "Future[T]", change: Callable[[T], S]) -> "Future[S]":
-    """Return a future of what `change` makes of the outcome; errors pass through."""
-    changed: Future[S] = promise()
-
-    def settle(finished: "Future[T]") -> None:
-        error = finished.exception()
-        if error is not None:
-            changed.set_exception(error)
-            return
-        try:
-            value = change(finished.result())
-        except HauberkError as mistaken:
-            changed.set_exception(mistaken)
-        else:
-            changed.set_result(value)
-
-    future.add_done_callback(settle)
-    return changed

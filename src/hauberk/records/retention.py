@@ -31,7 +31,7 @@ from hauberk.records.positions import Positions
 from hauberk.records.runs import Run, is_signed, runs_of
 from hauberk.records.segment import MAX_BYTES, Segment, digest_of, make_segment, read_segment
 from hauberk.records.statement import STREAM as PRODUCERS
-from hauberk.records.statement import Signer, read_signer
+from hauberk.records.statement import Signer, signers_in
 from hauberk.records.streams import RETENTION
 from hauberk.records.tile_paths import WIDTH
 
@@ -225,7 +225,7 @@ class Retention:
 
     def _signers(self) -> Mapping[bytes, Signer]:
         """Return the producers that the log introduces."""
-        return dict(read_signer(entry.public) for entry in self._ledger.stream(PRODUCERS, limit=END))
+        return signers_in(self._ledger.stream(PRODUCERS, limit=END))
 
     def _checked(self, doomed: Positions, directory: Path) -> Iterator[bytes]:
         """Yield the digest of each file that is needed; every entry that would go has to be there, byte for byte."""

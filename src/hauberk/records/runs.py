@@ -1,8 +1,8 @@
 """Runs: the neighbouring entries that one statement of a producer covers. They are kept, pruned and restored together.
 
 A statement stands on the first of its entries. Without that one nobody could tell what the others are worth, and
-without one of the others nobody could verify it. Those of the ledger itself end with each segment, see `records.sequence`;
-those of a batch that a service signed lie where it came in.
+without one of the others nobody could verify it. Runs of the ledger itself end with each segment; that of a batch which
+a service signed lies where it came in.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

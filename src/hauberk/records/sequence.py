@@ -4,7 +4,7 @@ Nothing here is durable: `Sequence.next` makes a `Step`, whoever committed it ha
 failure `Sequence.reload` believes only what the store says. One thread uses a sequence.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from hashlib import sha256
 
 import msgspec
@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from hauberk.core.clock import Clock
 from hauberk.core.event import ABSENT, NO_KEY, SIGNED, Entry, Event, encode_leaf
 from hauberk.core.ids import uuid7
-from hauberk.core.ports import Append, Check, Delete, Head, Put, Store, Write
+from hauberk.core.ports import END, Append, Check, Delete, Head, Put, Store, Write
 from hauberk.crypto.merkle import EMPTY_ROOT, Frontier
 from hauberk.crypto.note import Checkpoint, sign_checkpoint, verify_checkpoint
 from hauberk.crypto.signing import SigningKey, VerifyKey
@@ -21,7 +21,7 @@ from hauberk.errors import Malformed, RecordsError, Tampered
 from hauberk.records._tiles import load_writer
 from hauberk.records.job import Job, Pair, encoded
 from hauberk.records.keys import Sealing, SubjectKeys
-from hauberk.records.statement import CERTIFIED, STREAM, Producer, Statement, read_signer
+from hauberk.records.statement import CERTIFIED, STREAM, Producer, Statement, signers_in
 from hauberk.records.tile_paths import WIDTH
 
 CACHED_STREAMS = 10_000  # stream versions kept in memory; the rest are looked up
@@ -69,9 +69,9 @@ class Step(msgspec.Struct):
     introduced: set[bytes]
 
     @property
-    def entries(self) -> list[Entry]:
+    def entries(self) -> Collection[Entry]:
         """What is appended."""
-        return list(self.write.append.entries) if self.write.append else []
+        return self.write.append.entries if self.write.append else ()
 
 
 class Sequence:
@@ -195,8 +195,7 @@ class Sequence:
     def introduced(self, producer: Producer) -> bool:
         """Tell whether the log says who this producer is."""
         if not self._learnt:
-            for entry in self._store.stream(self.log, STREAM, limit=1_000_000):
-                self._introduced.add(read_signer(entry.public)[0])
+            self._introduced.update(signers_in(self._store.stream(self.log, STREAM, limit=END)))
             self._learnt = True
         return producer.fingerprint in self._introduced
 

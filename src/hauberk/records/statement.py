@@ -22,6 +22,7 @@ from hashlib import sha256
 
 import msgspec
 
+from hauberk.core.event import Entry
 from hauberk.crypto.signing import SigningKey, VerifyKey
 from hauberk.crypto.svid import SvidInfo, public_key_verify, verify_chain
 from hauberk.errors import HauberkError, RecordsError, Tampered
@@ -163,6 +164,15 @@ def read_signer(data: bytes) -> tuple[bytes, Signer]:
     if bool(key) == bool(chain) or sha256(key or chain[0]).digest() != fingerprint:
         raise RecordsError("HBK-712", "the fingerprint is of another key")
     return fingerprint, Signer(key, chain)
+
+
+def signers_in(entries: Iterable[Entry]) -> dict[bytes, Signer]:
+    """Return the producers that the entries of their stream introduce, by fingerprint.
+
+    Raises:
+        RecordsError: HBK-712 one introduces none.
+    """
+    return dict(read_signer(entry.public) for entry in entries)
 
 
 def check_statement(

@@ -11,7 +11,8 @@ from contextlib import suppress
 from typing import TypeVar
 
 from hauberk.core.event import Event, Receipt
-from hauberk.records.pending import Pending, chained
+from hauberk.records.inbox import chained
+from hauberk.records.pending import Pending
 
 MAX_EVENTS = 1000
 S = TypeVar("S")
