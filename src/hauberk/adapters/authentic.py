@@ -7,13 +7,12 @@ entries are leaves of a signed tree.
 """
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from hmac import compare_digest
 
 from msgspec.structs import replace
 
-from hauberk.core.event import Entry
-from hauberk.core.ports import END, Check, Delete, Head, Put, Row, Store, Write
+from hauberk.core.ports import Check, Delete, Put, Row, Store, Write
 from hauberk.crypto.keyring import Keyring, Purpose
 from hauberk.errors import Tampered
 
@@ -32,6 +31,11 @@ class AuthenticRows:
     def __init__(self, inner: Store, keyring: Keyring) -> None:
         self._inner = inner
         self._keyring = keyring
+        # The log needs no tags: its part of the store, and what is about the whole, is the inner one's own.
+        self.head, self.entries, self.stream = inner.head, inner.entries, inner.stream
+        self.find, self.versions, self.tile = inner.find, inner.versions, inner.tile
+        self.prune, self.restore = inner.prune, inner.restore
+        self.scrub, self.close = inner.scrub, inner.close
 
     def _tag(self, space: str, key: bytes, value: bytes, expires: float | None) -> bytes:
         parts = (space.encode(), key, b"" if expires is None else _EXPIRY.pack(expires), value)
@@ -69,57 +73,3 @@ class AuthenticRows:
     def scan(self, space: str, prefix: bytes = b"", *, after: bytes = b"", limit: int = 1000) -> Iterator[Row]:
         """Yield rows in key order; see `_opened` for what is refused."""
         return (self._opened(space, row) for row in self._inner.scan(space, prefix, after=after, limit=limit))
-
-    def head(self, log: str) -> Head:
-        """Return the head of `log`."""
-        return self._inner.head(log)
-
-    def entries(
-        self,
-        log: str,
-        *,
-        after: int = -1,
-        before: int = END,
-        stream: str | None = None,
-        kind: str | None = None,
-        limit: int = 1000,
-        backward: bool = False,
-    ) -> Iterator[Entry]:
-        """Yield entries in order or backwards."""
-        return self._inner.entries(
-            log, after=after, before=before, stream=stream, kind=kind, limit=limit, backward=backward
-        )
-
-    def stream(
-        self, log: str, stream: str, *, above: int = 0, below: int = END, limit: int = 1000, backward: bool = False
-    ) -> Iterator[Entry]:
-        """Yield entries of one stream in order or backwards."""
-        return self._inner.stream(log, stream, above=above, below=below, limit=limit, backward=backward)
-
-    def prune(self, log: str, positions: Sequence[int]) -> int:
-        """Delete the entries at these positions but for the last of each stream."""
-        return self._inner.prune(log, positions)
-
-    def restore(self, log: str, entries: Sequence[Entry]) -> int:
-        """Put back entries that were pruned."""
-        return self._inner.restore(log, entries)
-
-    def scrub(self) -> bool:
-        """Overwrite what was deleted."""
-        return self._inner.scrub()
-
-    def find(self, log: str, ids: Sequence[bytes]) -> Mapping[bytes, int]:
-        """Return the positions of those event ids that are in `log`."""
-        return self._inner.find(log, ids)
-
-    def versions(self, log: str, streams: Sequence[str]) -> Mapping[str, int]:
-        """Return the highest version of each stream that has any."""
-        return self._inner.versions(log, streams)
-
-    def tile(self, log: str, level: int, index: int) -> bytes:
-        """Return the hashes of a tile."""
-        return self._inner.tile(log, level, index)
-
-    def close(self) -> None:
-        """Close the store behind."""
-        self._inner.close()
