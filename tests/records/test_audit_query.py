@@ -2,10 +2,12 @@
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from hauberk.adapters.authentic import AuthenticRows
 from hauberk.adapters.keys import key_source
@@ -58,7 +60,8 @@ class Archive:
         self.path = path / "log.db"
         self.keyring = Keyring(key_source("", path / "keys", create=True))
         self.store = AuthenticRows(SqliteStore(self.path), self.keyring)
-        self.ledger = Ledger(self.store, SigningKey.generate(), ORIGIN)
+        self.signer = SigningKey.generate()
+        self.ledger = Ledger(self.store, self.signer, ORIGIN)
         self.epochs = PseudonymEpochs(self.store, self.keyring)
         self.orders = AuditLog(self.ledger, self.epochs, "production/orders", clock=self.clock)
         self.payments = AuditLog(self.ledger, self.epochs, "production/payments", clock=self.clock)
@@ -255,6 +258,40 @@ def test_an_answer_that_was_edited_in_the_database_is_an_error(archive: Archive,
         assert len(seen) == 6  # whoever only reads the rows is told without a word of doubt
     finally:
         store.close()
+
+
+SWAPPED = "UPDATE {} SET log = ? WHERE log = ?"
+ANOTHER = "example.org/other"
+
+
+def swapped(archive: Archive) -> str:
+    """Whoever writes the database puts another log of the same key in the place of this one; return its key text."""
+    with closing(Ledger(archive.store, archive.signer, ANOTHER)) as other:
+        other.append_batch([event(stream="/audit/production/orders")]).result(PATIENCE)
+    key = archive.ledger.verifier
+    archive.close()
+    with closing(sqlite3.connect(archive.path)) as database, database:
+        for table in ("entry", "tile", "head"):
+            database.execute(SWAPPED.format(table), ("aside", ORIGIN))
+            assert database.execute(SWAPPED.format(table), (ORIGIN, ANOTHER)).rowcount
+    return key
+
+
+def test_another_log_of_the_same_key_proves_nothing_in_the_place_of_this_one(archive: Archive) -> None:
+    key = swapped(archive)
+    with closing(open_readonly(archive.path)) as store, pytest.raises(Tampered):
+        Prover(store, ORIGIN, key)
+
+
+def test_without_looking_at_the_name_another_log_of_the_same_key_is_believed(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = swapped(archive)
+    monkeypatch.setattr(
+        "hauberk.records.audit_query.read_mark", lambda note, key: replace(read_mark(note, key), origin=ORIGIN)
+    )
+    with closing(open_readonly(archive.path)) as store:
+        assert len(ask(Prover(store, ORIGIN, key), Wanted(), archive.epochs).hits) == 1
 
 
 def test_the_key_of_another_log_proves_nothing(archive: Archive) -> None:

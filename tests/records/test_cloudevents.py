@@ -174,6 +174,38 @@ def test_what_is_no_json_object_with_each_name_once_is_refused(text: str | bytes
         from_cloudevent(text)
 
 
+WHOLE = json.dumps(cloud_event(number=7))
+
+
+@pytest.mark.parametrize(
+    ("found", "put"),
+    [
+        ('"id": ', '"id": "shown to the auditor", "id": '),
+        ('"total": 3', '"total": 3, "total": 4'),
+        ('"number": 7', '"number": 7, "number": 7'),
+        ('"number": 7', '"number": 7, "data": {"order": "17", "customer": "bob", "email": "", "total": 4}'),
+    ],
+)
+def test_an_event_that_is_whole_but_for_a_name_twice_is_refused(
+    found: str, put: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one reader checks, another does not use: JSON leaves open which of the two counts."""
+    twice = WHOLE.replace(found, put)
+    assert twice != WHOLE
+    with pytest.raises(Malformed):
+        from_cloudevent(twice)
+    from_cloudevent(WHOLE)
+    monkeypatch.setattr("hauberk.records.cloudevents._once", dict)
+    from_cloudevent(twice)  # the twin
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity"])
+def test_what_json_has_no_number_for_is_refused_wherever_it_stands(text: str) -> None:
+    with pytest.raises(Malformed) as caught:
+        from_cloudevent(WHOLE.replace('"number": 7', f'"number": {text}'))
+    assert caught.value.detail == "not a CloudEvent: no JSON, or a name twice"
+
+
 def test_a_name_twice_would_mean_different_things_to_different_readers() -> None:
     assert json.loads('{"id":"a","id":"b"}') == {"id": "b"}
 
