@@ -6,7 +6,7 @@ from urllib.parse import quote
 import msgspec
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hauberk.cli.config import config as config_command
@@ -106,6 +106,8 @@ def test_addresses_are_equal_when_they_lead_to_the_same_kind_of_thing_by_the_sam
 passwords = st.text(min_size=8, max_size=20).filter(lambda text: "\0" not in text)
 
 
+@example("&0000000", "///d?password={}")
+@example("x&sslmode=hunter2", "//h/d?password={}")
 @given(passwords, st.sampled_from(["//u:{}@h/d", "//u:{}@h:1/d?sslmode=require", "///d?password={}", "//h/d?a&x={}&y"]))
 def test_no_password_however_strange_is_shown(password: str, template: str) -> None:
     text = "postgresql:" + template.format(quote(password, safe=""))

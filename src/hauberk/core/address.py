@@ -13,6 +13,7 @@ that could be read in two ways is refused: one of them might show a part of the 
 """
 
 import re
+from collections.abc import Iterator
 from typing import ClassVar
 
 _POSTGRES = re.compile(
@@ -20,7 +21,7 @@ _POSTGRES = re.compile(
     r"(?:\?(?P<query>[^@?#\s]*))?"
 )
 _VARIABLE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*")
-# Parameters that are shown; of every other one, known or not, only the name is.
+# Parameters that are shown. Of the first other one, known or not, only the name is, and nothing of what follows it.
 _SHOWN = frozenset({
     "application_name", "connect_timeout", "dbname", "host", "hostaddr", "port", "sslmode", "sslrootcert",
     "target_session_attrs", "user",
@@ -71,7 +72,7 @@ class Address:
         user = found["user"]
         hidden = ":***" if found["password"] else ""
         at = "" if user is None else f"{user}{hidden}@"
-        query = "" if found["query"] is None else "?" + "&".join(map(_parameter, found["query"].split("&")))
+        query = "" if found["query"] is None else "?" + "&".join(_shown(found["query"]))
         return f"postgresql://{at}{found['place']}{query}"
 
     def __repr__(self) -> str:
@@ -84,9 +85,14 @@ class Address:
         return hash(self._text)
 
 
-def _parameter(text: str) -> str:
-    name, equals, _ = text.partition("=")
-    return text if name in _SHOWN else f"{name}{equals}***"
+def _shown(query: str) -> Iterator[str]:
+    """Yield the parameters up to the first that is hidden: what follows that may be the rest of its value."""
+    for text in query.split("&"):
+        name, equals, _ = text.partition("=")
+        if name not in _SHOWN or not equals:
+            yield f"{name}{equals}***"
+            return
+        yield text
 
 
 class StoreAddress(Address):
