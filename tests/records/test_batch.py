@@ -8,8 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from hauberk.core.clock import ManualClock
 from hauberk.core.event import Event, Private
-from hauberk.crypto.x509 import WorkloadKey
+from hauberk.crypto.x509 import WorkloadKey, public_key_verify
 from hauberk.errors import HauberkError, Malformed, Oversized, RecordsError
 from hauberk.records.batch import (
     MAX_AGE_NS,
@@ -22,6 +23,7 @@ from hauberk.records.batch import (
     own_stream,
 )
 from hauberk.records.statement import Signer
+from hauberk.records.statement import message as batch_message
 from tests.records.made import DOMAIN, NOW, STREAM, Producer, certificate_authority, event, events
 
 AUTHORITY = certificate_authority()
@@ -59,7 +61,7 @@ def sealed(
 ) -> bytes:
     """Sign the parts of events as a batch is signed."""
     digests = b"".join(sha256(part).digest() for meta, public in parts for part in (meta, public, b""))
-    signature = sign(context + SIGNED_AT.to_bytes(8) + sha256(digests).digest())
+    signature = sign(context + sha256(chain[0]).digest() + SIGNED_AT.to_bytes(8) + sha256(digests).digest())
     return msgspec.msgpack.encode((chain, SIGNED_AT, parts, signature))
 
 
@@ -293,6 +295,7 @@ def test_well_formed_msgpack_that_is_no_batch_is_refused_with_a_code_however_it_
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 255))
 @example(20, 128)
+@example(415, 1)  # the unused bits of the certificate's own signature, which no verifier looks at
 def test_any_changed_byte_is_noticed(at: int, mask: int) -> None:
     wire = bytearray(WIRE)
     wire[at % len(wire)] ^= mask
@@ -300,3 +303,16 @@ def test_any_changed_byte_is_noticed(at: int, mask: int) -> None:
 
 
 WIRE = PRODUCER.sign(events(2))
+
+
+def test_a_signature_is_of_one_certificate_even_where_another_holds_the_same_key() -> None:
+    again = Producer(AUTHORITY)
+    again.svid = AUTHORITY.issue(
+        PRODUCER.key.request(PRODUCER.svid.spiffe_id), PRODUCER.svid.spiffe_id, ttl=3600.0, clock=ManualClock(NOW)
+    )
+    batch = msgspec.msgpack.decode(PRODUCER.sign(events(1)), type=Batch)
+    exchanged = msgspec.msgpack.encode(msgspec.structs.replace(batch, chain=again.svid.chain))
+    assert again.svid.public_key == PRODUCER.svid.public_key
+    refused(exchanged)
+    without = batch_message(b"", batch.time_ns, batch.digests)  # the twin: a signature that names no certificate
+    public_key_verify(again.svid.leaf_der, without, PRODUCER.key.sign(without))

@@ -122,7 +122,7 @@ def test_each_statement_holds_by_the_page(vectors: Vectors) -> None:
             first = entry["position"]
             run = b"".join(leaf[26:122] for leaf in leaves[first : first + count])
             assert digests == b""
-            message = b"hauberk statement 1\n" + time_ns.to_bytes(8, "big") + hashed(run)
+            message = b"hauberk statement 1\n" + signer + time_ns.to_bytes(8, "big") + hashed(run)
             signers[signer].verify(signature, message)
             runs.append((first, count))
     assert runs == [(1, 2), (3, 1)]

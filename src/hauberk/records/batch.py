@@ -91,7 +91,7 @@ def encode_batch(
     if any(event.private for event in events):
         raise Malformed("private values are recorded in an event store, which has the keys to seal them")
     batch = Batch(chain, time_ns, tuple(encode_event(event) for event in events), b"")
-    return _encode(msgspec.structs.replace(batch, signature=sign(message(time_ns, batch.digests))))
+    return _encode(msgspec.structs.replace(batch, signature=sign(message(_fingerprint(chain), time_ns, batch.digests))))
 
 
 def batch_events(data: bytes) -> tuple[Event, ...]:
@@ -101,6 +101,11 @@ def batch_events(data: bytes) -> tuple[Event, ...]:
         RecordsError: HBK-705 malformed.
     """
     return tuple(pair.event for pair in _pairs(_parsed(data)))
+
+
+def _fingerprint(chain: Sequence[bytes]) -> bytes:
+    """Return what the statement says about who signs; a batch without a chain is refused where it arrives."""
+    return sha256(chain[0]).digest() if chain else b""
 
 
 def _parsed(data: bytes) -> Batch:
@@ -138,7 +143,8 @@ def decode_batch(data: bytes, roots: Mapping[str, Sequence[bytes]], *, now_ns: i
     digests = batch.digests
     try:
         producer = verify_chain(batch.chain, roots, at=batch.time_ns / 1e9)
-        public_key_verify(producer.leaf_der, message(batch.time_ns, digests), batch.signature)
+        signed = message(_fingerprint(batch.chain), batch.time_ns, digests)
+        public_key_verify(producer.leaf_der, signed, batch.signature)
     except HauberkError as error:
         raise RecordsError("HBK-705", "not signed by a workload of this trust domain") from error
     pairs = _pairs(batch)

@@ -6,10 +6,10 @@ A statement covers a run of neighbouring entries and is kept on the first of the
 [fingerprint of the signer 32, time ns, number of entries, digests, signature]
 ```
 
-What is signed is `hauberk statement 1`, a newline, the time in 8 bytes and SHA-256 of the digests: for each event the
-96 bytes `SHA-256(meta) | SHA-256(public) | SHA-256(sealed)`, which are the bytes 26 to 122 of its leaf. `digests` is
-empty where the run is exactly what was signed; a batch of which some events were recorded before keeps the whole list
-there. Entries covered by a statement have bit 0 of their leaf's flags, so a statement cannot be taken away unseen.
+What is signed is `hauberk statement 1`, a newline, the fingerprint, the time in 8 bytes and SHA-256 of the digests: for
+each event the 96 bytes `SHA-256(meta) | SHA-256(public) | SHA-256(sealed)`, which are the bytes 26 to 122 of its leaf.
+`digests` is empty where the run is exactly what was signed; a batch of which some events were recorded before keeps the
+whole list there. Entries covered by a statement have bit 0 of their leaf's flags, so a statement cannot be taken away unseen.
 
 Who signs is in the log before it signs: an entry `producer.certified` of stream `/records/producers` holds the chain of
 an SVID, or the public Ed25519 key of an embedded runtime, and the fingerprint: SHA-256 of the leaf certificate or key.
@@ -52,9 +52,9 @@ class Statement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
 _decode = msgspec.msgpack.Decoder(Statement).decode
 
 
-def message(time_ns: int, digests: bytes) -> bytes:
-    """Return what is signed about the digests of some events."""
-    return _CONTEXT + time_ns.to_bytes(8, signed=True) + sha256(digests).digest()
+def message(signer: bytes, time_ns: int, digests: bytes) -> bytes:
+    """Return what is signed about the digests of some events. The fingerprint makes the certificate part of it."""
+    return _CONTEXT + signer + time_ns.to_bytes(8, signed=True) + sha256(digests).digest()
 
 
 class Producer(msgspec.Struct, frozen=True):
@@ -85,7 +85,7 @@ class Producer(msgspec.Struct, frozen=True):
     def state(self, time_ns: int, leaves: Iterable[bytes]) -> bytes:
         """Return the statement about a run of entries, given their leaves."""
         digests = [leaf[DIGESTS] for leaf in leaves]
-        signature = self.sign(message(time_ns, b"".join(digests)))
+        signature = self.sign(message(self.fingerprint, time_ns, b"".join(digests)))
         return Statement(self.fingerprint, time_ns, len(digests), b"", signature).encode()
 
     def __repr__(self) -> str:
@@ -133,7 +133,7 @@ class Signer(msgspec.Struct, frozen=True):
             RecordsError: HBK-711 the signature is wrong.
             IdentityError: HBK-2xx the chain is not valid at that time.
         """
-        signed = message(statement.time_ns, digests)
+        signed = message(statement.signer, statement.time_ns, digests)
         if self.key:
             VerifyKey(self.key).verify(signed, statement.signature)
             return None
