@@ -9,7 +9,7 @@ A statement covers a run of neighbouring entries and is kept on the first of the
 What is signed is `hauberk statement 1`, a newline, the fingerprint, the time in 8 bytes and SHA-256 of the digests: for
 each event the 96 bytes `SHA-256(meta) | SHA-256(public) | SHA-256(sealed)`, which are the bytes 26 to 122 of its leaf.
 `digests` is empty where the run is exactly what was signed; a batch of which some events were recorded before keeps the
-whole list there. Entries covered by a statement have bit 0 of their leaf's flags, so a statement cannot be taken away unseen.
+whole list there. Entries covered by a statement have bit 0 of their leaf's flags, so no statement is taken away unseen.
 
 Who signs is in the log before it signs: an entry `producer.certified` of stream `/records/producers` holds the chain of
 an SVID, or the public Ed25519 key of an embedded runtime, and the fingerprint: SHA-256 of the leaf certificate or key.
