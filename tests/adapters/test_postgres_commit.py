@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import count
 
+import psycopg
 import pytest
 
 from hauberk.adapters.postgres import PostgresStore
@@ -162,3 +163,33 @@ def test_a_ledger_finds_out_what_became_of_a_lost_commit_and_writes_nothing_twic
         stored = {one.id: one.position for one in store.entries(ORIGIN)}
         assert stored == told
         assert verify_store(store, ledger.verifier).size == 30
+
+
+LATE = """
+CREATE FUNCTION hauberk.late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'too late'; END $$;
+CREATE CONSTRAINT TRIGGER late AFTER INSERT ON hauberk.entry DEFERRABLE INITIALLY DEFERRED
+  FOR EACH ROW EXECUTE FUNCTION hauberk.late();
+"""
+
+
+def test_what_the_server_rolls_back_at_the_commit_itself_is_never_acknowledged() -> None:
+    with database() as dsn:
+        with psycopg.connect(dsn, autocommit=True) as owner:
+            owner.execute(LATE)
+        with closing(PostgresStore(dsn)) as store:
+            with pytest.raises(RecordsError) as found:
+                store.commit(Write(append(entry(0)), rows=(Put("s", b"k", b"v"),)))
+            assert (found.value.code, type(found.value)) == ("HBK-703", RecordsError)  # known, and not unknown
+            assert (store.head(ORIGIN), store.get("s", b"k")) == (Head(), None)
+            with psycopg.connect(dsn, autocommit=True) as owner:
+                owner.execute("DROP TRIGGER late ON hauberk.entry")
+            store.commit(Write(append(entry(0))))  # the twin
+
+
+def test_a_server_older_than_those_we_know_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with database() as dsn:
+        PostgresStore(dsn).close()  # the twin
+        monkeypatch.setattr("hauberk.adapters.postgres_connect.OLDEST", 990_000)
+        with pytest.raises(RecordsError) as found:
+            PostgresStore(dsn)
+        assert (found.value.code, found.value.detail) == ("HBK-706", "the server is too old")

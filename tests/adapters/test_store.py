@@ -105,10 +105,13 @@ def test_a_batch_has_to_lead_to_its_head_without_gaps(store: Store) -> None:
         replace(append(entry(0), entry(1)), head=Head(3, b"", b"", 0)),
         append(entry(0), entry(2)),
         append(entry(1), entry(0), expected=0),
+        replace(append(entry(0), entry(1)), head=Head(1, b"", b"", 0)),
+        replace(append(entry(0)), head=Head(0, b"", b"", 0)),
     ):
         with pytest.raises(Conflict):
             store.commit(Write(wrong))
     assert store.head(ORIGIN) == Head()
+    assert list(store.entries(ORIGIN)) == []
 
 
 def test_an_event_id_is_stored_once_per_log_even_within_one_batch(store: Store) -> None:

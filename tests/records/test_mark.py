@@ -1,13 +1,15 @@
 """An old database is noticed by what was kept outside it; a new epoch names both histories."""
 
+import os
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hauberk.adapters.mark import PLACE_BYTES, FileMark
+from hauberk.adapters.mark import PLACE_BYTES, FileMark, read_mark_file
 from hauberk.adapters.sqlite import SqliteStore
 from hauberk.crypto.note import Checkpoint, encode_key, sign_checkpoint, verify_checkpoint
 from hauberk.crypto.signing import SigningKey
@@ -193,3 +195,36 @@ def test_a_note_signed_under_another_name_is_no_mark() -> None:
     with pytest.raises(RecordsError):
         read_mark(forged, KEY.public)
     assert encode_key("other", KEY.public)
+
+
+def test_a_mark_that_could_not_be_raised_is_told_to_the_operator_and_is_raised_with_the_next_events(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Until then whoever puts the old database back finds a mark that is just as old."""
+    house = House(tmp_path)
+    house.write(3)
+    store, mark = SqliteStore(house.database), FileMark(house.place)
+    ledger = Ledger(store, KEY, ORIGIN, mark=mark)
+    here, full = mark._fd, os.open("/dev/full", os.O_RDWR)
+    mark._fd = full
+    ledger.append_batch(events(1)).result(PATIENCE)
+    assert "the high-water mark could not be raised: HBK-703" in caplog.text
+    assert read_mark(read_mark_file(house.place), KEY.public).size == 3
+    mark._fd = here
+    os.close(full)
+    ledger.append_batch(events(1)).result(PATIENCE)
+    assert read_mark(read_mark_file(house.place), KEY.public).size == 5
+    ledger.close()
+    mark.close()
+    store.close()
+
+
+def test_a_note_longer_than_its_place_is_refused_and_leaves_the_newest(tmp_path: Path) -> None:
+    with closing(FileMark(tmp_path / "mark")) as mark:
+        for size in (1, 2, 3):
+            mark.write(note(size))
+        with pytest.raises(RecordsError) as caught:
+            mark.write(note(4) + "x" * PLACE_BYTES)
+        assert caught.value.code == "HBK-703"
+        assert mark.read() == note(3)
+    assert read_mark_file(tmp_path / "mark") == note(3)
