@@ -10,27 +10,16 @@ import msgspec
 from hauberk.adapters.engine import embedded
 from hauberk.adapters.state import StateDirectory
 from hauberk.cli._authority import settings
-from hauberk.core.call import Call
 from hauberk.core.clock import SYSTEM_CLOCK
 from hauberk.core.config import Config
-from hauberk.core.decision import Decision, Layer, Verdict
 from hauberk.core.principal import Kind, Principal, Proof
-from hauberk.crypto.note import decode_key
+from hauberk.crypto.keyring import Keyring
 from hauberk.errors import ConfigError
-from hauberk.recording import Recording
+from hauberk.recording import Recording, published_log
+from hauberk.records.audit_query import Owner
+from hauberk.records.epochs import PseudonymEpochs
 from hauberk.records.retention import Retention
 from hauberk.records.store import EventStore
-
-
-class _Owner:
-    """Whoever may read the keys on disk may do what they are for; that it was done is recorded."""
-
-    digest = "owner of the state directory"
-
-    def decide(self, call: Call) -> Decision:
-        """Allow it."""
-        del call
-        return Decision(Verdict.ALLOW, Layer.POLICY, reason=self.digest)
 
 
 class Owned(msgspec.Struct):
@@ -40,13 +29,13 @@ class Owned(msgspec.Struct):
         store: its event store.
         recording: the ledger.
         actor: this user, as recorded.
-        config: settings.
+        keyring: seals its keys.
     """
 
     store: EventStore
     recording: Recording
     actor: Principal
-    config: Config
+    keyring: Keyring
 
     def retention(self) -> Retention:
         """Return what archives, prunes and restores."""
@@ -61,11 +50,10 @@ def local_actor() -> Principal:
 def own_settings(directory: Path | None) -> Config:
     """Return the configuration, its trust domain the one this directory's log was made for unless something says so."""
     config = settings(directory)
-    published = Path(config.directory) / "log.pub"
-    if "trust_domain" in config.origins or not published.exists():
+    if "trust_domain" in config.origins:
         return config
-    name, _ = decode_key(published.read_text("utf-8"))
-    return msgspec.structs.replace(config, trust_domain=name.partition("/")[0])
+    domain, _, _ = published_log(Path(config.directory), config).partition("/")
+    return msgspec.structs.replace(config, trust_domain=domain)
 
 
 @contextmanager
@@ -107,6 +95,7 @@ def owned(directory: Path | None, instead: str = "") -> Iterator[Owned]:
         authority = (path / "authority.json").exists()
         recording = Recording(state, config, signing=not authority, clock=SYSTEM_CLOCK)
         stack.callback(recording.close)
-        store = EventStore(recording.ledger, recording.store, policy=_Owner(), pseudonyms=state.keyring.pseudonyms())
+        pseudonyms = PseudonymEpochs(recording.store, state.keyring).latest()
+        store = EventStore(recording.ledger, recording.store, policy=Owner(), pseudonyms=pseudonyms)
         stack.callback(store.close)
-        yield Owned(store, recording, local_actor(), config)
+        yield Owned(store, recording, local_actor(), state.keyring)

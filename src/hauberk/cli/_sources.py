@@ -8,8 +8,11 @@ from typing import Protocol, runtime_checkable
 import click
 
 from hauberk.adapters.audited import AuditedFile
-from hauberk.adapters.engine import open_auditor
+from hauberk.adapters.engine import embedded, open_auditor
+from hauberk.adapters.sqlite import open_readonly
+from hauberk.adapters.state import DATABASE
 from hauberk.core.address import StoreAddress
+from hauberk.core.config import Config
 from hauberk.core.event import Entry
 from hauberk.core.ports import Store
 from hauberk.crypto.note import parse_checkpoint, parse_note
@@ -51,6 +54,34 @@ def proof_of(store: Store, log: str, entry: Entry, note: str) -> Proof:
     """Return the proof of an entry under a checkpoint of the log that covers it."""
     size = parse_checkpoint(parse_note(note).text).size
     return Proof(entry.position, entry.leaf, tuple(StoredTree(store, log).inclusion(entry.position, size)), note)
+
+
+def governed(config: Config) -> bool:
+    """Tell whether an authority keeps the state directory, running or not."""
+    return (Path(config.directory) / "authority.json").exists()
+
+
+@contextmanager
+def left(config: Config) -> Iterator[Store]:
+    """Open the store that an embedded application records in, wherever it is, for reading only."""
+    database = Path(config.directory) / "private" / DATABASE
+    store = open_readonly(database) if embedded(config) else open_auditor(config.store, config.database)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def published_key(config: Config) -> str:
+    """Return the key of the log of a state directory.
+
+    Raises:
+        RecordsError: HBK-711 it cannot be read.
+    """
+    try:
+        return (Path(config.directory) / "log.pub").read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        raise RecordsError("HBK-711", "log.pub cannot be read", directory=config.directory) from None
 
 
 @contextmanager

@@ -13,22 +13,20 @@ import click
 import msgspec
 
 from hauberk.adapters.authentic import AuthenticRows
-from hauberk.adapters.engine import embedded, open_auditor
 from hauberk.adapters.keys import key_source
-from hauberk.adapters.sqlite import open_readonly
-from hauberk.adapters.state import DATABASE
 from hauberk.cli._authority import directory_option, fetch, settings
 from hauberk.cli._output import emit, json_option, note
 from hauberk.cli._owner import Owned, owned
+from hauberk.cli._sources import governed, left, published_key
+from hauberk.core.clock import SYSTEM_CLOCK
 from hauberk.core.config import Config
-from hauberk.core.ports import END, Store
+from hauberk.core.ports import END
 from hauberk.crypto.keyring import Keyring
 from hauberk.errors import ConfigError
 from hauberk.integrations.cose import cose_receipt
 from hauberk.recording import published_log
-from hauberk.records.access import Reads
 from hauberk.records.audit import ROOT
-from hauberk.records.audit_query import MAX_HITS, Answer, AuditReader, Prover, Wanted, ask
+from hauberk.records.audit_query import MAX_HITS, Prover, Wanted, ask
 from hauberk.records.epochs import EpochForm, PseudonymEpochs, change_epochs
 from hauberk.records.export import EXAMPLES, Format, line_of
 from hauberk.records.permission import Context
@@ -152,7 +150,7 @@ def receipt(position: int, output: Path, directory: Path | None, as_json: bool) 
     if output.exists():
         raise click.UsageError(f"{output} exists")
     config = settings(directory)
-    if _online(config):
+    if governed(config):
         found = fetch(directory, "GET", f"/admin/audit/{position}/receipt")
     else:
         with owned(directory) as here:
@@ -182,15 +180,11 @@ def epochs(begin: bool, retire: int | None, directory: Path | None, as_json: boo
 # where the answers come from
 
 
-def _online(config: Config) -> bool:
-    return (Path(config.directory) / "authority.json").exists()
-
-
 @contextmanager
 def _asking(directory: Path | None) -> Iterator[Ask]:
     """Give what answers: the authority, or where none has ever run, the ledger of an embedded application."""
     config = settings(directory)
-    if _online(config):
+    if governed(config):
         yield lambda wanted: fetch(directory, "POST", "/admin/audit", msgspec.to_builtins(wanted))
         return
     with _embedded(directory, config) as answers:
@@ -199,6 +193,8 @@ def _asking(directory: Path | None) -> Iterator[Ask]:
 
 @contextmanager
 def _embedded(directory: Path | None, config: Config) -> Iterator[Ask]:
+    from hauberk.authority.audit import AuditDesk  # noqa: PLC0415  # the authority's, without its server
+
     with ExitStack() as stack:
         try:
             here = stack.enter_context(owned(directory))
@@ -206,50 +202,21 @@ def _embedded(directory: Path | None, config: Config) -> Iterator[Ask]:
             if error.code != "HBK-906":  # an application has it open, and reading needs no more than the files
                 raise
             note("not recorded: another process writes this ledger, so only that could record what you read")
-            store = stack.enter_context(_reading(config))
-            yield _unrecorded(config, store)
+            yield _unrecorded(config, stack)
         else:
-            yield _recorded(here, stack)
+            desk = AuditDesk(here.recording, here.keyring, here.recording.ledger, SYSTEM_CLOCK)
+            stack.callback(desk.close)
+            yield lambda wanted: desk.ask(wanted, here.actor.id)
 
 
-def _keyring(config: Config) -> Keyring:
-    return Keyring(key_source(config.authority.keys, Path(config.directory) / "private" / "keys", create=False))
+def _unrecorded(config: Config, stack: ExitStack) -> Ask:
+    from hauberk.authority.audit import plain  # noqa: PLC0415  # the same
 
-
-def _recorded(here: Owned, stack: ExitStack) -> Ask:
-    ledger, store = here.recording.ledger, here.recording.store
-    reads = Reads(here.store.permission)
-    stack.callback(reads.close)
-    reader = AuditReader(
-        store, ledger.log, ledger.verifier, PseudonymEpochs(store, _keyring(here.config)),
-        permission=here.store.permission, reads=reads,
-    )  # fmt: skip
-    return lambda wanted: _plain(reader.ask(wanted, here.actor), ledger.verifier)
-
-
-def _unrecorded(config: Config, store: Store) -> Ask:
-    key = (Path(config.directory) / "log.pub").read_text("utf-8").strip()
-    names = PseudonymEpochs(store, _keyring(config))
-    return lambda wanted: _plain(
-        ask(Prover(store, published_log(Path(config.directory), config), key), wanted, names), key
-    )
-
-
-@contextmanager
-def _reading(config: Config) -> Iterator[Store]:
-    """Open the store of an application that runs, to read from it only."""
-    database = Path(config.directory) / "private" / DATABASE
-    inner = open_readonly(database) if embedded(config) else open_auditor(config.store, config.database)
-    store = AuthenticRows(inner, _keyring(config))
-    try:
-        yield store
-    finally:
-        store.close()
-
-
-def _plain(answer: Answer, key: str) -> Mapping[str, Any]:
-    entries = [hit.view() for hit in answer.hits]
-    return {"entries": entries, "checkpoint": answer.checkpoint, "key": key, "following": answer.following}
+    keyring = Keyring(key_source(config.authority.keys, Path(config.directory) / "private" / "keys", create=False))
+    store, key = AuthenticRows(stack.enter_context(left(config)), keyring), published_key(config)
+    prover = Prover(store, published_log(Path(config.directory), config), key)
+    names = PseudonymEpochs(store, keyring)
+    return lambda wanted: plain(ask(prover, wanted, names), key)
 
 
 def _all(answers: Ask, wanted: Wanted) -> Iterator[Mapping[str, Any]]:
@@ -263,11 +230,11 @@ def _all(answers: Ask, wanted: Wanted) -> Iterator[Mapping[str, Any]]:
 
 def _epochs(directory: Path | None, change: Mapping[str, int] | None) -> Mapping[str, Any]:
     config = settings(directory)
-    if _online(config):
+    if governed(config):
         method = "GET" if change is None else "POST"
         return dict(fetch(directory, method, "/admin/audit/epochs", change))
     with owned(directory) as here:
-        names = PseudonymEpochs(here.recording.store, _keyring(config))
+        names = PseudonymEpochs(here.recording.store, here.keyring)
         if change is None:
             return {"live": names.live}
         return change_epochs(names, EpochForm(**change), partial(_record, here))

@@ -1,7 +1,6 @@
 """`hauberk ledger`: verify offline, read through the authority."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,22 +9,20 @@ from urllib.parse import urlencode
 import click
 import msgspec
 
-from hauberk.adapters.engine import embedded, open_auditor
-from hauberk.adapters.sqlite import open_readonly
+from hauberk.adapters.engine import embedded
 from hauberk.adapters.state import DATABASE
 from hauberk.agent.state import read_facts
 from hauberk.cli._authority import directory_option, fetch, settings
 from hauberk.cli._fsck import COMMANDS as CHECKING
 from hauberk.cli._keeping import COMMANDS as KEEPING
 from hauberk.cli._output import emit, json_option, note
-from hauberk.cli._sources import Listing, entry_of, proof_of
+from hauberk.cli._sources import Listing, entry_of, governed, left, proof_of, published_key
 from hauberk.cli._verify import COMMANDS as AUDITING
 from hauberk.core.config import Config
 from hauberk.core.event import Entry
 from hauberk.core.ports import Store
-from hauberk.crypto.note import decode_key
 from hauberk.errors import RecordsError
-from hauberk.records.verify.anchors import split_name
+from hauberk.recording import published_log
 from hauberk.records.view import entry_line, entry_view, last_entries, printable
 
 MAX_ALIKE = 10  # entries shown of one incident
@@ -45,39 +42,20 @@ def _found(directory: Path | None, wanted: dict[str, Any]) -> list[dict[str, Any
     config = settings(directory)
     if not _is_left(config):
         return list(fetch(directory, "GET", "/admin/ledger" + _query(wanted)))
-    with _left(config) as store:
+    with left(config) as store:
         return [dict(entry_view(entry)) for log in _logs(config, store) for entry in _read_log(store, log, wanted)]
 
 
 def _is_left(config: Config) -> bool:
     """Tell whether an embedded application keeps its ledger here: no authority ever ran, and there is a store."""
     path = Path(config.directory)
-    if (path / "authority.json").exists():
+    if governed(config):
         return False
     return (path / "private" / DATABASE).exists() if embedded(config) else (path / "log.pub").exists()
 
 
-@contextmanager
-def _left(config: Config) -> Iterator[Store]:
-    """Open the store that an embedded application records in, wherever it is, for reading only."""
-    database = Path(config.directory) / "private" / DATABASE
-    store = open_readonly(database) if embedded(config) else open_auditor(config.store, config.database)
-    try:
-        yield store
-    finally:
-        store.close()
-
-
-def _published(config: Config) -> str:
-    """Return the key of the log of this directory."""
-    try:
-        return (Path(config.directory) / "log.pub").read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        raise RecordsError("HBK-711", "log.pub cannot be read", directory=config.directory) from None
-
-
 def _log(config: Config) -> str:
-    return split_name(decode_key(_published(config))[0])[0]
+    return published_log(Path(config.directory), config)
 
 
 def _logs(config: Config, store: Store) -> Iterable[str]:
@@ -148,7 +126,7 @@ def proof(position: int, directory: Path | None, as_json: bool) -> None:  # noqa
     """Print the proof that an entry is in the log: leaf, audit path and signed checkpoint."""
     config = settings(directory)
     if _is_left(config):
-        with _left(config) as store:
+        with left(config) as store:
             log = _log(config)
             entry = entry_of(store, log, position)
             found = msgspec.to_builtins(proof_of(store, log, entry, store.head(log).checkpoint.decode()))
@@ -165,8 +143,8 @@ def checkpoint(directory: Path | None, as_json: bool) -> None:  # noqa: FBT001  
     """Print the signed checkpoint. Keep it elsewhere: with it a later rollback is found."""
     config = settings(directory)
     if _is_left(config):
-        with _left(config) as store:
-            found = {"checkpoint": store.head(_log(config)).checkpoint.decode(), "key": _published(config)}
+        with left(config) as store:
+            found = {"checkpoint": store.head(_log(config)).checkpoint.decode(), "key": published_key(config)}
     else:
         found = fetch(directory, "GET", "/admin/ledger/checkpoint")
     emit(found, as_json=as_json, text=found["checkpoint"].rstrip("\n"))
@@ -180,7 +158,7 @@ def key(directory: Path | None, as_json: bool) -> None:  # noqa: FBT001  # click
     config = settings(directory)
     if _is_left(config):
         where = Path(config.directory) / "private" / DATABASE if embedded(config) else config.store
-        found = {"key": _published(config), "ledger": str(where)}
+        found = {"key": published_key(config), "ledger": str(where)}
     else:
         facts = read_facts(Path(config.directory))
         found = {"key": facts.ledger_key, "ledger": facts.ledger}
