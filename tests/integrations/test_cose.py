@@ -165,6 +165,43 @@ def test_what_is_changed_does_not_verify(book: Book, what: str) -> None:
         verify_receipt(receipt, leaf, book.signer.public)
 
 
+def signed_again(book: Book, **changes: object) -> tuple[bytes, bytes]:
+    """A COSE_Sign1 that the log's key did sign over the root, under other protected parameters."""
+    receipt, leaf = receipt_of(book, 17)
+    root = verify_receipt(receipt, leaf, book.signer.public).root
+    protected, unprotected, _, _ = taken_apart(receipt)
+    wanted = {**protected, **{int(name[1:]): value for name, value in changes.items()}}
+    head = cbor2.dumps({name: value for name, value in wanted.items() if value is not None})
+    signature = book.signer.sign(cbor2.dumps(["Signature1", head, b"", root]))
+    return put_together([head, unprotected, None, signature]), leaf
+
+
+@pytest.mark.parametrize("changes", [{"_395": 2}, {"_395": None}, {"_395": "1"}, {"_15": "x"}], ids=str)
+def test_what_the_same_key_signed_about_another_kind_of_tree_is_no_receipt(
+    book: Book, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
+) -> None:
+    receipt, leaf = signed_again(book, **changes)
+    with pytest.raises(RecordsError, match="HBK-712"):
+        verify_receipt(receipt, leaf, book.signer.public)
+    assert verify_receipt(*signed_again(book), book.signer.public).position == 17  # signed the same way
+    if "_395" in changes:
+        monkeypatch.setattr("hauberk.integrations.cose._check_head", lambda _: None)
+        assert verify_receipt(receipt, leaf, book.signer.public).position == 17  # the twin
+
+
+@pytest.mark.parametrize("beside", [[21, 16, []], [22, 17, [bytes(32)]]], ids=str)
+def test_a_second_proof_beside_the_good_one_is_refused_whichever_others_would_read(
+    book: Book, beside: list[Any]
+) -> None:
+    receipt, leaf = receipt_of(book, 17)
+    head, unprotected, _, signature = taken_apart(receipt)[3]
+    assert verify_receipt(put_together([head, unprotected, None, signature]), leaf, book.signer.public).size == 21
+    good, other = unprotected[396][-1][0], cbor2.dumps(beside)
+    for both in ([good, other], [other, good], [good, good]):
+        with pytest.raises(RecordsError, match="HBK-712"):
+            verify_receipt(put_together([head, {396: {-1: both}}, None, signature]), leaf, book.signer.public)
+
+
 def test_the_size_is_what_the_receipt_says_and_only_its_shape_is_proven(book: Book) -> None:
     receipt, leaf = changed(book, proof=lambda size, at, path: [size + 1, at, path])
     assert verify_receipt(receipt, leaf, book.signer.public).size == 22  # which is why a checkpoint says it as well
