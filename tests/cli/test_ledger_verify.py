@@ -4,9 +4,9 @@ import json
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from hauberk.adapters.sqlite import SqliteStore
 from hauberk.core.ports import Put, Write
 from hauberk.crypto.svid import to_pem
 from hauberk.records.ledger import Ledger
+from hauberk.records.tile_paths import MAX_BUNDLE_BYTES
 from tests.cli.terminal import Terminal
 from tests.records.forger import rewrite
 from tests.records.made import ORIGIN, PATIENCE, event
@@ -182,6 +183,37 @@ def url(path: Path, tmp_path: Path) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class Endless(BaseHTTPRequestHandler):
+    """Answers every question for as long as anybody listens."""
+
+    sent = 0
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with suppress(OSError):
+            while Endless.sent < 64 * MAX_BUNDLE_BYTES:  # the twin: one who reads on gets all of it
+                Endless.sent += self.wfile.write(bytes(1 << 16))
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name it has there
+        pass
+
+
+def test_a_server_that_never_ends_its_answer_is_left_after_what_a_log_can_hold(hauberk: Terminal, key: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        done = hauberk("ledger", "verify", f"http://127.0.0.1:{server.server_port}/", "--key", key)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert done.status != 0
+    assert "longer than any of a log" in done.err
+    assert MAX_BUNDLE_BYTES < Endless.sent < 32 * MAX_BUNDLE_BYTES  # what was on its way included
 
 
 def test_a_log_is_verified_from_its_tiles_here_or_served(
