@@ -10,6 +10,7 @@ import click
 from msgspec.structs import replace
 
 from hauberk.adapters.audited import AuditedFile, rebuild
+from hauberk.cli._key import key_text
 from hauberk.cli._output import Exit, emit, json_option, printable
 from hauberk.core.event import Leaf
 from hauberk.core.finding import Finding, Severity
@@ -38,8 +39,7 @@ def fsck(path: Path, key: str | None, repair: bool, as_json: bool) -> None:  # n
     """
     if repair and key is None:
         raise click.UsageError("--repair needs --key: only what the log signed is written")
-    key_text = None if key is None else _key(key)
-    findings, repaired = _checked(path, key_text, repair=repair)
+    findings, repaired = _checked(path, None if key is None else key_text(key), repair=repair)
     lines = [f"{one.severity.value:<8} {one.rule:<20} {printable(one.message)}" for one in findings]
     lines += [
         f"fix: {fix}" for fix in sorted({one.fix for one in findings if one.fix}) if not repaired or fix == VERIFY
@@ -56,14 +56,14 @@ def _only_derived(findings: Sequence[Finding]) -> bool:
     return all(one.rule in {"tile", "frontier"} or one.severity is Severity.INFO for one in findings)
 
 
-def _checked(path: Path, key_text: str | None, *, repair: bool) -> tuple[list[Finding], list[str]]:
+def _checked(path: Path, key: str | None, *, repair: bool) -> tuple[list[Finding], list[str]]:
     """Return what is wrong, and the names of the logs that were repaired."""
     store = AuditedFile(path)
     try:
         findings = [found("engine", one, fix="restore a backup") for one in store.integrity()]
         findings += [found("stray", one) for one in store.strays()]
-        named = None if key_text is None else split_name(read_key(key_text)[0])[0]
-        logs = {log: check_log(store, log, key_text if log == named else None) for log in store.logs()}
+        named = None if key is None else split_name(read_key(key)[0])[0]
+        logs = {log: check_log(store, log, key if log == named else None) for log in store.logs()}
         heads = {log: store.head(log) for log in logs}
         if named is not None and named not in logs:
             raise RecordsError("HBK-711", "the key is of a log that is not here", log=named)
@@ -116,15 +116,6 @@ def _arrived(path: Path) -> int:
         return int(path.read_text("ascii").split()[0])
     except (OSError, ValueError, IndexError):
         return 0
-
-
-def _key(given: str) -> str:
-    if "+" in given:
-        return given.strip()
-    try:
-        return Path(given).read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        raise RecordsError("HBK-711", "neither a key nor a file that holds one") from None
 
 
 COMMANDS = (fsck,)

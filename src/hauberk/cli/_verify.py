@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypedDict, Unpack
 import click
 
 from hauberk.adapters.mark import read_mark_file
+from hauberk.cli._key import key_text
 from hauberk.cli._output import Exit, emit, json_option
 from hauberk.cli._sources import opened
 from hauberk.core.ports import Store
@@ -83,11 +84,11 @@ def verify(
     """
     with opened(source) as found:
         anchors = _anchors(wanted)
-        key_text = _key(key, anchors.policy)
-        trust = _trust(wanted, key_text)
+        log_key = _key(key, anchors.policy)
+        trust = _trust(wanted, log_key)
         try:
             with _progress(shown=not (quiet or as_json) and sys.stderr.isatty()) as told:
-                report = _verified(found, key_text, anchors, trust, since, told)
+                report = _verified(found, log_key, anchors, trust, since, told)
         except (Tampered, NotCosigned) as finding:
             _tell(finding, as_json=as_json)
     emit({"verified": True, "report": report}, as_json=as_json, text=_text(report))
@@ -95,7 +96,7 @@ def verify(
 
 def _verified(  # noqa: PLR0917  # what a verification takes
     found: Store | TileDirectory,
-    key_text: str,
+    log_key: str,
     anchors: Anchors,
     trust: Trust,
     since: Path | None,
@@ -104,11 +105,11 @@ def _verified(  # noqa: PLR0917  # what a verification takes
     if isinstance(found, TileDirectory):
         if since is not None or trust.named or trust.require_signed:
             raise click.UsageError("tiles hold no events: --since, --roots and --producer need the database")
-        return verify_tiles(found, key_text, anchors=anchors, told=told)
+        return verify_tiles(found, log_key, anchors=anchors, told=told)
     if since is None:
-        return verify_store(found, key_text, anchors=anchors, trust=trust, told=told)
+        return verify_store(found, log_key, anchors=anchors, trust=trust, told=told)
     state = State.parse(since.read_bytes()) if since.exists() else None
-    report, after = verify_since(found, key_text, state, anchors=anchors, trust=trust, told=told)
+    report, after = verify_since(found, log_key, state, anchors=anchors, trust=trust, told=told)
     draft = since.with_name(f"{since.name}.part")
     draft.write_bytes(after.encode())
     draft.replace(since)
@@ -164,7 +165,7 @@ def _progress(*, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
 
 def _key(given: str | None, policy: LogPolicy | None) -> str:
     if given is not None:
-        return (given if "+" in given else _read(Path(given), "neither a key nor a file that holds one")).strip()
+        return key_text(given)
     logs = [log.key for log in policy.logs if isinstance(log.key, LogKey)] if policy else []
     if len(logs) != 1:
         raise click.UsageError("say which log with --key, or with a policy that names one")
@@ -193,7 +194,7 @@ def _mark(path: Path) -> str:
     return text
 
 
-def _trust(wanted: _Wanted, key_text: str) -> Trust:
+def _trust(wanted: _Wanted, log_key: str) -> Trust:
     if not wanted["roots"] and not wanted["producers"]:
         return Trust(require_signed=wanted["require_signed"])
     from hauberk.identity.bundle import TrustBundle  # noqa: PLC0415  # certificates, for whoever has some
@@ -201,7 +202,7 @@ def _trust(wanted: _Wanted, key_text: str) -> Trust:
     roots: dict[str, tuple[bytes, ...]] = {}
     for text in wanted["roots"]:
         domain, equals, name = text.rpartition("=")
-        domain = domain if equals else decode_key(key_text)[0].partition("/")[0]
+        domain = domain if equals else decode_key(log_key)[0].partition("/")[0]
         bundle = TrustBundle.from_pem(domain, _bytes(Path(name)))
         roots[domain] = (*roots.get(domain, ()), *bundle.roots)
     services = frozenset(text for text in wanted["producers"] if text.startswith(_SPIFFE))
@@ -215,8 +216,7 @@ def _fingerprint(text: str) -> bytes:
     """Return the fingerprint of a producer's key: itself in hex, or from the text of the key, or from a file of it."""
     if len(text) == _FINGERPRINT and all(char in "0123456789abcdef" for char in text):
         return bytes.fromhex(text)
-    key_text = text if "+" in text else _read(Path(text), "neither a key nor a file that holds one")
-    return sha256(decode_key(key_text.strip())[1].raw).digest()
+    return sha256(decode_key(key_text(text))[1].raw).digest()
 
 
 def _bytes(path: Path) -> bytes:

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from hauberk.cli._key import key_text
 from hauberk.cli._output import emit, json_option, printable
 from hauberk.cli._sources import Listing, entry_of, opened, proof_of
 from hauberk.core.event import Entry
@@ -53,9 +54,9 @@ def verify(receipt: Path, event: Path, policy: Path | None, key: str | None, as_
     if policy is None and key is None:
         raise click.UsageError("say whom to believe: --policy or --key")
     believed = LogPolicy() if policy is None else LogPolicy.parse(policy.read_bytes())
-    logs = [] if key is None else [LogKey.parse(key if "+" in key else _text(Path(key), "HBK-711").strip())]
+    logs = [] if key is None else [LogKey.parse(key_text(key))]
     shown = _shown(event)
-    proven = verify_receipt(_text(receipt, "HBK-712"), shown, believed, logs=logs)
+    proven = verify_receipt(_text(receipt), shown, believed, logs=logs)
     leaf, checkpoint = proven.leaf, proven.vouched.checkpoint
     data = {
         "proven": True,
@@ -155,8 +156,8 @@ def _shown(path: Path) -> Shown:
     return Shown(meta, public, sealed)
 
 
-def _text(path: Path, code: str) -> str:
+def _text(path: Path) -> str:
     try:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError):
-        raise RecordsError(code, "the file cannot be read", path=str(path)) from None
+        raise RecordsError("HBK-712", "the file cannot be read", path=str(path)) from None

@@ -1,6 +1,5 @@
 """`hauberk witness`: cosign the checkpoints of other people's logs."""
 
-import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hauberk.cli._key import key_text
 from hauberk.cli._output import emit, json_option, note
 from hauberk.errors import ConfigError, RecordsError
 
@@ -120,7 +120,7 @@ def remove(log_keys: Sequence[str], origin: str, directory: Path, as_json: bool)
     """Take no signature of these keys any more. What was cosigned stays remembered."""
     with _book(directory) as book:
         for text in log_keys:
-            book.remove_key(_read(text), origin)
+            book.remove_key(key_text(text), origin)
     emit({"removed": list(log_keys)}, as_json=as_json, text=f"removed {len(log_keys)}")
 
 
@@ -172,16 +172,6 @@ def _book(directory: Path) -> "AbstractContextManager[Watchlist]":
 
 def _add(book: "Watchlist", text: str, origin: str = "", *, replace: bool = False) -> str:
     try:
-        return book.add_log(_read(text), origin, replace=replace)
+        return book.add_log(key_text(text), origin, replace=replace)
     except ConfigError as error:
         raise ConfigError(error.code, error.detail, **error.context, hint=_KNOWN_OTHERWISE) from None
-
-
-def _read(text: str) -> str:
-    """Return a verifier key, which may be the content of a file."""
-    if "+" in text and not os.path.exists(text):  # noqa: PTH110  # a key may be no path at all
-        return text
-    try:
-        return Path(text).read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        raise RecordsError("HBK-711", "neither a key nor a file that holds one") from None
