@@ -21,6 +21,12 @@ def test_importing_the_facade_loads_at_most_three_modules() -> None:
     assert len(imported_modules("import hauberk")) <= 3
 
 
+def test_an_embedded_runtime_loads_nothing_that_is_not_configured() -> None:
+    loaded = imported_modules("from hauberk import Runtime")
+    unused = {"asyncio", "psycopg", "httpx2", "cwt", "hauberk.records.cosign", "hauberk.records.store"}
+    assert unused.isdisjoint(loaded)
+
+
 @pytest.mark.parametrize("name", hauberk.__all__)
 def test_every_public_name_loads(name: str) -> None:
     assert getattr(hauberk, name) is not None
