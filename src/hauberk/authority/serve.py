@@ -5,7 +5,6 @@ Incoming connections of the mesh pass the same guards as those of any service, u
 
 import asyncio
 import json
-import signal
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -22,7 +21,7 @@ from hauberk.core.config import Config
 from hauberk.errors import ConfigError, HauberkError
 from hauberk.identity.source import SvidSource, renew_at
 from hauberk.integrations.asgi import protect
-from hauberk.integrations.uvicorn import Server, new_loop, raise_descriptors
+from hauberk.integrations.uvicorn import Server, parse_listen, run_until_signal
 from hauberk.policy.parse import parse_documents
 from hauberk.policy.set import PolicySet
 from hauberk.records.fold import Folder
@@ -116,6 +115,10 @@ def _advertised(config: Config) -> str:
     host = config.authority.advertise or config.authority.host
     if host in _WILDCARDS:
         raise ConfigError("HBK-901", "a wildcard is no address to connect to: set authority.advertise", host=host)
+    return _in_url(host)
+
+
+def _in_url(host: str) -> str:
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
@@ -124,13 +127,11 @@ async def _monitors(authority: Authority, stack: AsyncExitStack) -> str:
     place = authority.config.authority.tiles
     if not place:
         return ""
-    host, _, port = place.rpartition(":")
-    if not host or not port.isdecimal():
-        raise ConfigError("HBK-901", "authority.tiles is HOST:PORT", value=place)
+    host, port = parse_listen(place)
     app = tiles_app(authority.store, authority.ledger.log, authority.recording.checkpoint)
-    server = Server(app, host=host.strip("[]"), port=int(port), drain_seconds=1.0)
+    server = Server(app, host=host, port=port, drain_seconds=1.0)
     await stack.enter_async_context(server)
-    return f"{host}:{server.port}"
+    return f"{_in_url(host)}:{server.port}"
 
 
 def _facts(authority: Authority) -> Mapping[str, object]:
@@ -199,17 +200,8 @@ def up(directory: Path, config: Config, on_ready: Callable[[Mapping[str, object]
     Raises:
         HauberkError: see `Authority`; HBK-901 an address is in use.
     """
-
-    async def main() -> None:
-        stop, loop = asyncio.Event(), asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
-        await run(authority, on_ready, stop)
-
-    raise_descriptors()
     authority = Authority(directory, config)
     try:
-        with asyncio.Runner(loop_factory=new_loop) as runner:
-            runner.run(main())
+        run_until_signal(lambda stop: run(authority, on_ready, stop))
     finally:
         authority.close()

@@ -14,7 +14,6 @@ second history: `StateDirectory` refuses to start with a key and without a datab
 """
 
 import asyncio
-import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,7 +39,7 @@ from hauberk.crypto.keyring import Keyring, Purpose
 from hauberk.crypto.note import is_name
 from hauberk.crypto.signing import SEED_BYTES
 from hauberk.errors import ConfigError, EdgeError, HauberkError, IdentityError, RecordsError
-from hauberk.integrations.uvicorn import Server, new_loop, raise_descriptors
+from hauberk.integrations import uvicorn
 from hauberk.records.watchlist import Watchlist
 from hauberk.records.witness import Witness
 from hauberk.records.witness_wire import MAX_BODY_BYTES, TEXT_TYPE
@@ -190,26 +189,23 @@ def witness_app(witness: Witness, *, threads: int = THREADS, waiting: int = WAIT
 
 
 def parse_listen(text: str, *, insecure_plaintext: bool = False) -> tuple[str, int]:
-    """Parse `HOST:PORT` or `[ADDRESS]:PORT`.
+    """Parse an address to listen on.
 
     Args:
-        text: what to listen on.
+        text: `HOST:PORT` or `[ADDRESS]:PORT`.
         insecure_plaintext: take an address that others can reach.
 
     Raises:
         ConfigError: HBK-901 it is neither, or others could reach it.
     """
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isdecimal() or int(port) > 65_535:  # noqa: PLR2004  # the highest port
-        raise ConfigError("HBK-901", "an address to listen on is HOST:PORT", listen=text)
+    host, port = uvicorn.parse_listen(text)
     if not (insecure_plaintext or is_loopback(host)):
         raise ConfigError(
             "HBK-901",
             "others could reach this: put a proxy with TLS in front, or say --insecure-plaintext",
             listen=text,
         )
-    return host, int(port)
+    return host, port
 
 
 async def run_witness(
@@ -227,7 +223,7 @@ async def run_witness(
     Raises:
         ConfigError: HBK-901 the address is in use.
     """
-    server = Server(
+    server = uvicorn.Server(
         witness_app(opened.witness), host=host, port=port, limits=LIMITS, max_connections=CONNECTIONS,
         keep_alive=60, drain_seconds=5.0,
     )  # fmt: skip
@@ -238,13 +234,4 @@ async def run_witness(
 
 def serve_witness(opened: OpenWitness, host: str, port: int, on_ready: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM; see `run_witness`."""
-
-    async def main() -> None:
-        stop, loop = asyncio.Event(), asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
-        await run_witness(opened, host, port, on_ready, stop)
-
-    raise_descriptors()
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(main())
+    uvicorn.run_until_signal(lambda stop: run_witness(opened, host, port, on_ready, stop))

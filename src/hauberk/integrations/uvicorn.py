@@ -95,6 +95,37 @@ def raise_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def run_until_signal(serve: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Run what serves on a loop of its own.
+
+    Args:
+        serve: given what SIGINT and SIGTERM set; returns once it has drained.
+    """
+
+    async def main() -> None:
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, stop.set)
+        await serve(stop)
+
+    raise_descriptors()
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """Parse `HOST:PORT` or `[ADDRESS]:PORT`.
+
+    Raises:
+        ConfigError: HBK-901 it is neither.
+    """
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isdecimal() or int(port) > 65_535:  # noqa: PLR2004  # the highest port
+        raise ConfigError("HBK-901", "an address to listen on is HOST:PORT", listen=text)
+    return host, int(port)
+
+
 def _room_for(wanted: int | None, *, unix: bool) -> Room:
     """Return how many connections a server takes: never more than half of the descriptors there are."""
     limit = wanted or (UNIX_CONNECTIONS if unix else CONNECTIONS)
@@ -366,19 +397,13 @@ def _claim(path: Path, mode: int) -> None:
 def _run(make: Callable[[], Server], on_ready: Callable[[int], None] | None) -> None:
     """Run one server on a loop of its own until a signal asks it to stop."""
 
-    async def main() -> None:
+    async def main(stop: asyncio.Event) -> None:
         server = await make().start()
-        stopped = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, stopped.set)
         if on_ready is not None:
             on_ready(server.port)
-        ended = asyncio.create_task(stopped.wait())
+        ended = asyncio.create_task(stop.wait())
         await asyncio.wait({ended, server.task}, return_when=asyncio.FIRST_COMPLETED)
         ended.cancel()
         await server.stop()
 
-    raise_descriptors()
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(main())
+    run_until_signal(main)
