@@ -3,6 +3,7 @@
 import itertools
 import re
 import time
+from hashlib import sha256
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from hauberk.crypto.cosignature import Algorithm, CosignerKey
 from hauberk.crypto.note import Checkpoint, LogKey, add_signature, sign, sign_checkpoint
-from hauberk.crypto.signing import SigningKey
+from hauberk.crypto.signing import SigningKey, VerifyKey
 from hauberk.errors import RecordsError
 from hauberk.records import log_policy
 from hauberk.records.log_policy import (
@@ -247,8 +248,19 @@ def test_the_line_that_is_named_is_the_wrong_one() -> None:
 
 
 def test_a_policy_that_is_too_long_is_not_read() -> None:
+    good = f"log {LOG.vkey}\nquorum none\n#".encode()
+    assert LogPolicy.parse(good.ljust(MAX_POLICY_BYTES, b"#")).logs  # the twin
     with refuses("HBK-723"):
-        LogPolicy.parse(b"#" * (MAX_POLICY_BYTES + 1))
+        LogPolicy.parse(good.ljust(MAX_POLICY_BYTES + 1, b"#"))
+
+
+def test_two_keys_whose_short_ids_collide_under_one_name_are_refused() -> None:
+    """Ids have 32 bits: these were found in a second, and a signature could be meant for either."""
+    made = [LogKey(ORIGIN, VerifyKey(sha256(at.to_bytes(4)).digest())) for at in (15_460, 73_390, 1)]
+    assert made[0].key_id == made[1].key_id
+    assert len(policy(f"log {made[0].vkey}\nlog {made[2].vkey}\nquorum none\n").logs) == 2  # the twin
+    with refuses("HBK-723"):
+        policy(f"log {made[0].vkey}\nlog {made[1].vkey}\nquorum none\n")
 
 
 def test_names_are_opaque_octets() -> None:
