@@ -15,8 +15,8 @@ from hauberk.crypto.merkle import Frontier, leaf_hash
 from hauberk.crypto.note import Checkpoint, sign_checkpoint
 from hauberk.crypto.signing import SigningKey
 from hauberk.errors import RecordsError, Tampered
+from hauberk.records.heads import origin_of
 from hauberk.records.ledger import Ledger
-from hauberk.records.sequence import origin_of
 from hauberk.records.signed_tree import SignedTree
 from hauberk.records.tile_paths import WIDTH
 from tests.records.made import ORIGIN, PATIENCE, entry, events

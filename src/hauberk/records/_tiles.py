@@ -9,9 +9,7 @@ from functools import cache
 
 from hauberk.core.ports import Store, Tile
 from hauberk.crypto.merkle import HASH_BYTES, Frontier
-from hauberk.records.tile_paths import WIDTH, TiledTree
-
-_WIDTH_BITS = 8
+from hauberk.records.tile_paths import WIDTH, WIDTH_BITS, TiledTree
 
 
 class TileWriter:
@@ -39,7 +37,7 @@ class TileWriter:
                 frontier.extend(part)
             else:
                 frontier.extend(part[:-1])
-                self._complete(frontier.append_noting(part[-1], _WIDTH_BITS))
+                self._complete(frontier.append_noting(part[-1], WIDTH_BITS))
 
     def _complete(self, roots: Sequence[bytes]) -> None:
         """A tile of level 0 is full; `roots` are the hashes it adds to the levels above."""
@@ -52,7 +50,7 @@ class TileWriter:
                 self._finish(level)
 
     def _finish(self, level: int) -> None:
-        self._changed[level, (self._size >> _WIDTH_BITS * (level + 1)) - 1] = bytes(self._edge[level])
+        self._changed[level, (self._size >> WIDTH_BITS * (level + 1)) - 1] = bytes(self._edge[level])
         self._edge[level].clear()
 
     def take(self) -> list[Tile]:
@@ -61,7 +59,7 @@ class TileWriter:
         self._changed.clear()
         for level, edge in enumerate(self._edge):
             if edge:
-                tiles.append(Tile(level, self._size >> _WIDTH_BITS * (level + 1), bytes(edge)))
+                tiles.append(Tile(level, self._size >> WIDTH_BITS * (level + 1), bytes(edge)))
         return tiles
 
 
@@ -73,9 +71,9 @@ def load_writer(store: Store, log: str, size: int) -> TileWriter:
     """
     edge: list[bytes] = []
     level = 0
-    while size >> _WIDTH_BITS * level:
-        count = (size >> _WIDTH_BITS * level) % WIDTH
-        index = size >> _WIDTH_BITS * (level + 1)
+    while size >> WIDTH_BITS * level:
+        count = (size >> WIDTH_BITS * level) % WIDTH
+        index = size >> WIDTH_BITS * (level + 1)
         edge.append(store.tile(log, level, index)[: count * HASH_BYTES] if count else b"")
         level += 1
     return TileWriter(size, edge or [b""])

@@ -25,7 +25,7 @@ from hauberk.records._tiles import StoredTree
 from hauberk.records.access import Reads
 from hauberk.records.audit import MAX_ACTION, MAX_RESOURCE, ROOT
 from hauberk.records.details import kept_text
-from hauberk.records.mark import read_mark
+from hauberk.records.heads import signed_frontier
 from hauberk.records.permission import Actor, Context, Permission
 from hauberk.records.streams import Pattern
 from hauberk.records.view import entry_view
@@ -217,16 +217,7 @@ class Prover:
         self.store, self.log, self.size = store, log, head.size
         self.checkpoint = head.checkpoint.decode("utf-8", "replace")
         self._tree = StoredTree(store, log)
-        self._root = b""
-        if not head.size:
-            return
-        try:
-            signed = read_mark(self.checkpoint, decode_key(verifier)[1])
-        except RecordsError as error:
-            raise Tampered("the stored checkpoint is not signed by this key", position=head.size) from error
-        if signed.size != head.size or not (signed.origin == log or signed.origin.startswith(f"{log}/epoch-")):
-            raise Tampered("the stored head does not fit its checkpoint", position=min(signed.size, head.size))
-        self._root = signed.root
+        self._root = signed_frontier(log, head, decode_key(verifier)[1]).root()
 
     def prove(self, entry: Entry) -> Hit:
         """Return an entry with its proof, after checking both: the parts lead to the leaf, the leaf to the signed root.

@@ -50,7 +50,8 @@ from hauberk.records.asking import (
     Transport,
     endpoints,
 )
-from hauberk.records.cosigned import Cosigned, age, keep_cosigned, load_cosigned
+from hauberk.records.cosigned import Cosigned, keep_cosigned, load_cosigned
+from hauberk.records.heads import age
 from hauberk.records.inbox import promise
 from hauberk.records.log_policy import LogPolicy
 from hauberk.records.questions import Questions
@@ -211,8 +212,7 @@ class Cosigning:
     def _confirm_empty(self, timeout: float) -> None:
         """Ask all at once, and hear all who answer in time: one that holds a newer head counts against any quorum."""
         asked = {self._questions.put(partial(self._learn, one)): one for one in self._endpoints.values()}
-        until = monotonic() + timeout
-        left = set(asked)
+        left, until = set(asked), monotonic() + timeout
         while left and self._refusal is None:
             heard, left = wait(left, max(0.0, until - monotonic()), FIRST_COMPLETED)
             if not heard:

@@ -6,7 +6,7 @@ only with the log's signature and a quorum. A newer one replaces an older one, w
 
 import msgspec
 
-from hauberk.core.ports import ABSENT_ROW, Head, Put, Store, Write
+from hauberk.core.ports import ABSENT_ROW, Put, Store, Write
 from hauberk.crypto.note import Checkpoint, LogKey, parse_checkpoint, parse_note
 from hauberk.crypto.signing import VerifyKey
 from hauberk.errors import Conflict, RecordsError
@@ -69,8 +69,3 @@ def _newer(kept: bytes, than: Checkpoint) -> bool:
     except (RecordsError, UnicodeDecodeError):
         return False
     return found.origin == than.origin and found.size > than.size
-
-
-def age(head: Head) -> tuple[int, int]:
-    """Return what orders the heads of one log."""
-    return head.epoch, head.size

@@ -30,12 +30,13 @@ from hauberk.crypto.note import encode_key
 from hauberk.crypto.signing import SigningKey
 from hauberk.errors import Conflict, IdTaken, OutcomeUnknown, RecordsError
 from hauberk.records._tiles import StoredTree
+from hauberk.records.heads import origin_of
 from hauberk.records.inbox import Inbox, chained, promise
 from hauberk.records.job import NOTHING_EXPECTED, Job, Pair, Signed, encoded, weight
 from hauberk.records.keys import SPACES, Lost, SubjectKeys
 from hauberk.records.mark import check_mark
 from hauberk.records.sequence import Sequence as End
-from hauberk.records.sequence import Step, origin_of
+from hauberk.records.sequence import Step
 from hauberk.records.statement import Producer
 
 QUEUE = 10_000  # events waiting for the sequencer; beyond it callers wait (back-pressure), nothing is lost

@@ -6,7 +6,7 @@ to hold at least as many leaves, and its tree of that size has to have the mark'
 """
 
 from hauberk.core.ports import Head, Store
-from hauberk.crypto.note import Checkpoint, parse_checkpoint, verify
+from hauberk.crypto.note import Checkpoint, verify_checkpoint
 from hauberk.crypto.signing import VerifyKey
 from hauberk.errors import RecordsError, Tampered
 from hauberk.records._tiles import StoredTree
@@ -18,11 +18,7 @@ def read_mark(note: str, key: VerifyKey) -> Checkpoint:
     Raises:
         RecordsError: HBK-711 it was not signed with this key.
     """
-    origin = note.partition("\n")[0]
-    checkpoint = parse_checkpoint(verify(note, origin, key))
-    if checkpoint.origin != origin:
-        raise RecordsError("HBK-711", "the signer is not the log")
-    return checkpoint
+    return verify_checkpoint(note, note.partition("\n")[0], key)
 
 
 def check_mark(store: Store, log: str, head: Head, note: str, key: VerifyKey) -> None:

@@ -14,9 +14,10 @@ from hauberk.core.ids import uuid7
 from hauberk.core.ports import Mark, Store
 from hauberk.crypto.signing import SigningKey
 from hauberk.errors import ConfigError, RecordsError
+from hauberk.records.heads import origin_of
 from hauberk.records.job import Job, encoded
 from hauberk.records.mark import check_mark, read_mark
-from hauberk.records.sequence import Sequence, origin_of
+from hauberk.records.sequence import Sequence
 
 RECOVERED = "ledger.recovered"
 STREAM = "/records/epochs"

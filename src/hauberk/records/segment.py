@@ -23,17 +23,18 @@ import msgspec
 from hauberk.core.event import Entry, Leaf
 from hauberk.core.ports import Store
 from hauberk.crypto.merkle import HASH_BYTES, Tree, leaf_hash, verify_inclusion
-from hauberk.crypto.note import Checkpoint, parse_checkpoint, parse_note, verify
+from hauberk.crypto.note import Checkpoint, parse_checkpoint, parse_note
 from hauberk.crypto.signing import VerifyKey
 from hauberk.errors import RecordsError
 from hauberk.records._encode import decode_event
 from hauberk.records._tiles import StoredTree
+from hauberk.records.heads import split_name
+from hauberk.records.mark import read_mark
 from hauberk.records.runs import runs_of
-from hauberk.records.tile_paths import WIDTH
+from hauberk.records.tile_paths import WIDTH, WIDTH_BITS, hashes_of
 
 FORMAT = "hauberk segment 1"
-LEVELS = 8  # of the tree, inside a tile
-MAX_BYTES = 256 * 4 * 65_536  # of a file: 256 entries, each of at most three parts and a statement
+MAX_BYTES = WIDTH * 4 * 65_536  # of a file: 256 entries, each of at most three parts and a statement
 
 
 class Segment(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -88,7 +89,7 @@ def make_segment(store: Store, log: str, number: int, note: str) -> Segment:
         RecordsError: HBK-707 a tile is missing, HBK-712 the checkpoint does not cover it.
     """
     first = number * WIDTH
-    path = StoredTree(store, log).inclusion(first, parse_checkpoint(parse_note(note).text).size)[LEVELS:]
+    path = StoredTree(store, log).inclusion(first, parse_checkpoint(parse_note(note).text).size)[WIDTH_BITS:]
     entries = store.entries(log, after=first - 1, before=first + WIDTH, limit=WIDTH)
     rows = tuple(msgspec.structs.astuple(entry) for entry in entries)
     return Segment(FORMAT, log, number, note, tuple(path), store.tile(log, 0, number), rows)
@@ -129,18 +130,17 @@ def read_segment(data: bytes, log: str, key: VerifyKey) -> Segment:
 
 def _checkpoint(note: str, log: str, key: VerifyKey) -> Checkpoint:
     try:
-        checkpoint = parse_checkpoint(parse_note(note).text)
-        verify(note, checkpoint.origin, key)
+        checkpoint = read_mark(note, key)
     except RecordsError:
         raise _bad("the checkpoint is not signed by the log") from None
-    if checkpoint.origin != log and not checkpoint.origin.startswith(f"{log}/epoch-"):
+    if log not in {checkpoint.origin, split_name(checkpoint.origin)[0]}:
         raise _bad("the checkpoint is of another log")
     return checkpoint
 
 
 def _check_tile(segment: Segment, checkpoint: Checkpoint) -> None:
     """The tile has to be in the signed tree, at its own place: its first leaf is, by a path through the tile's root."""
-    hashes = [segment.tile[at : at + HASH_BYTES] for at in range(0, len(segment.tile), HASH_BYTES)]
+    hashes = hashes_of(segment.tile)
     inside = Tree(hashes.__getitem__).inclusion(0, WIDTH)
     try:
         verify_inclusion(hashes[0], segment.number * WIDTH, checkpoint.size, [*inside, *segment.path], checkpoint.root)

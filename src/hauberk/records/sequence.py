@@ -15,40 +15,17 @@ from hauberk.core.event import ABSENT, NO_KEY, SIGNED, Entry, Event, encode_leaf
 from hauberk.core.ids import uuid7
 from hauberk.core.ports import END, Append, Check, Delete, Head, Put, Store, Write
 from hauberk.crypto.merkle import EMPTY_ROOT, Frontier
-from hauberk.crypto.note import Checkpoint, sign_checkpoint, verify_checkpoint
-from hauberk.crypto.signing import SigningKey, VerifyKey
-from hauberk.errors import Malformed, RecordsError, Tampered
+from hauberk.crypto.note import Checkpoint, sign_checkpoint
+from hauberk.crypto.signing import SigningKey
+from hauberk.errors import Malformed
 from hauberk.records._tiles import load_writer
+from hauberk.records.heads import origin_of, signed_frontier
 from hauberk.records.job import Job, Pair, encoded
 from hauberk.records.keys import Sealing, SubjectKeys
 from hauberk.records.statement import CERTIFIED, STREAM, Producer, Statement, signers_in
 from hauberk.records.tile_paths import WIDTH
 
 CACHED_STREAMS = 10_000  # stream versions kept in memory; the rest are looked up
-
-
-def origin_of(log: str, epoch: int) -> str:
-    """Return the name in checkpoints of a log's epoch: the log's own for 0, else with `/epoch-N` behind it."""
-    return f"{log}/epoch-{epoch}" if epoch else log
-
-
-def signed_frontier(log: str, head: Head, key: VerifyKey) -> Frontier:
-    """Return the frontier of a stored head, once it is known to be signed.
-
-    Raises:
-        Tampered: HBK-710 the checkpoint is not signed with this key, or is not of this head.
-    """
-    try:
-        frontier = Frontier.decode(head.size, head.frontier)
-        if head.size:
-            text = head.checkpoint.decode("utf-8", "replace")
-            signed = verify_checkpoint(text, origin_of(log, head.epoch), key)
-    except RecordsError as error:
-        raise Tampered("the stored checkpoint is not ours", position=head.size, kind="re-signed") from error
-    if head.size and (signed.size, signed.root) != (head.size, frontier.root()):
-        at = min(signed.size, head.size)
-        raise Tampered("the stored head does not fit its checkpoint", position=at, kind="rolled-back")
-    return frontier
 
 
 class Step(msgspec.Struct):

@@ -21,12 +21,10 @@ from hauberk.core.ports import Head, Store
 from hauberk.crypto.merkle import HASH_BYTES, leaf_hash
 from hauberk.crypto.signing import VerifyKey
 from hauberk.errors import RecordsError, Tampered
-from hauberk.records.cosigned import age
-from hauberk.records.sequence import signed_frontier
-from hauberk.records.tile_paths import WIDTH
+from hauberk.records.heads import age, signed_frontier
+from hauberk.records.tile_paths import WIDTH, WIDTH_BITS
 
 TILES = 1_024  # kept in memory, 8 KiB each: the leaves of 260,000 entries
-_WIDTH_BITS = 8
 _MASK = WIDTH - 1
 _NOTHING = (-1, b"")
 
@@ -61,7 +59,7 @@ class SignedTree:
         at, hashed = entry.position, leaf_hash(entry.leaf)
         start = (at & _MASK) * HASH_BYTES
         index, tile = self._last
-        if index == at >> _WIDTH_BITS and tile[start : start + HASH_BYTES] == hashed:
+        if index == at >> WIDTH_BITS and tile[start : start + HASH_BYTES] == hashed:
             return
         with self._lock:
             if self._proven(at) != hashed:
@@ -76,8 +74,8 @@ class SignedTree:
             self._refresh()
         if not 0 <= at < self._head.size:
             raise Tampered("the entry is behind the signed end of the log", position=at, kind="appended")
-        tile = self._tile(0, at >> _WIDTH_BITS, at & _MASK, at)
-        self._last = (at >> _WIDTH_BITS, tile)
+        tile = self._tile(0, at >> WIDTH_BITS, at & _MASK, at)
+        self._last = (at >> WIDTH_BITS, tile)
         start = (at & _MASK) * HASH_BYTES
         return tile[start : start + HASH_BYTES]
 
@@ -98,7 +96,7 @@ class SignedTree:
         if known is not None and len(known) > place * HASH_BYTES:
             self._tiles.move_to_end((level, index))
             return known
-        width = min(WIDTH, (self._head.size >> _WIDTH_BITS * level) - index * WIDTH)
+        width = min(WIDTH, (self._head.size >> WIDTH_BITS * level) - index * WIDTH)
         try:
             tile = self._store.tile(self._log, level, index)[: width * HASH_BYTES]
         except RecordsError as error:
@@ -116,9 +114,9 @@ class SignedTree:
         """Return what is signed of a tile: its root, or of one that is not full the roots that the frontier has."""
         if width == WIDTH:
             place = index & _MASK
-            above = self._tile(level + 1, index >> _WIDTH_BITS, place, at)
+            above = self._tile(level + 1, index >> WIDTH_BITS, place, at)
             return above[place * HASH_BYTES : (place + 1) * HASH_BYTES]
-        start = (self._head.size >> _WIDTH_BITS * (level + 1)).bit_count() * HASH_BYTES
+        start = (self._head.size >> WIDTH_BITS * (level + 1)).bit_count() * HASH_BYTES
         return self._head.frontier[start : start + width.bit_count() * HASH_BYTES]
 
 

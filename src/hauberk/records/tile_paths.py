@@ -25,13 +25,13 @@ from hauberk.crypto.note import MAX_NOTE_BYTES
 from hauberk.errors import RecordsError
 
 CHECKPOINT = "checkpoint"
-WIDTH = 256  # hashes in a complete tile, leaves in a complete bundle
+WIDTH_BITS = 8  # of an index within a tile: how many levels of the tree one level of tiles has
+WIDTH = 1 << WIDTH_BITS  # hashes in a complete tile, leaves in a complete bundle
 ENTRIES = -1  # the level that stands for bundles of leaves
 MAX_LEVEL = 63
 MAX_LEAF_BYTES = 65_535
 MAX_BUNDLE_BYTES = WIDTH * (2 + MAX_LEAF_BYTES)  # what a fetcher has to be ready for; one of our logs has 39,936
 _ABSENT = "HBK-707"
-_WIDTH_BITS = 8
 _PATH = re.compile(r"tile/(entries|[0-9]{1,2})/((?:x[0-9]{3}/){0,6}[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?\Z")
 
 Fetch = Callable[[str], bytes]  # raises RecordsError HBK-707 where there is nothing at that path
@@ -88,8 +88,8 @@ class TilePath(msgspec.Struct, frozen=True):
         Raises:
             RecordsError: HBK-707 it has none there.
         """
-        hashes = size >> _WIDTH_BITS * max(level, 0)
-        width = min(WIDTH, hashes - (index << _WIDTH_BITS))
+        hashes = size >> WIDTH_BITS * max(level, 0)
+        width = min(WIDTH, hashes - (index << WIDTH_BITS))
         if width < 1:
             raise _absent(cls(level, index).encode())
         return cls(level, index, width)
@@ -101,11 +101,11 @@ def paths_of(size: int, start: int = 0) -> Iterator[TilePath]:
     With `start`, only those that are not complete in a tree of that size, or not there.
     """
     for level in (ENTRIES, *range(MAX_LEVEL + 1)):
-        bits = _WIDTH_BITS * max(level, 0)
+        bits = WIDTH_BITS * max(level, 0)
         hashes = size >> bits
         if not hashes:
             return
-        for index in range(start >> bits + _WIDTH_BITS, -(-hashes // WIDTH)):
+        for index in range(start >> bits + WIDTH_BITS, -(-hashes // WIDTH)):
             yield TilePath.of(level, index, size)
 
 
@@ -136,6 +136,11 @@ def decode_bundle(data: bytes) -> list[bytes]:
     return leaves
 
 
+def hashes_of(tile: bytes) -> list[bytes]:
+    """Return the hashes of a tile, or of a part of one."""
+    return [tile[at : at + HASH_BYTES] for at in range(0, len(tile), HASH_BYTES)]
+
+
 class TiledTree(Tree):
     """A tree over tiles, of which a proof reads only those it needs.
 
@@ -154,8 +159,8 @@ class TiledTree(Tree):
     def subtree(self, start: int, end: int) -> bytes:
         """Return the root of [start, end), from a higher level where one covers it."""
         bits = (end - start).bit_length() - 1
-        if end - start == 1 << bits and bits and bits % _WIDTH_BITS == 0 and start % (end - start) == 0:
-            return self._hash(bits // _WIDTH_BITS, start >> bits)
+        if end - start == 1 << bits and bits and bits % WIDTH_BITS == 0 and start % (end - start) == 0:
+            return self._hash(bits // WIDTH_BITS, start >> bits)
         return super().subtree(start, end)
 
 
@@ -226,17 +231,16 @@ class TileDirectory:
 
     def leaf_hashes(self, size: int, start: int = 0) -> Iterator[bytes]:
         """Yield the hashes of the leaves from `start` to `size`, as the tiles of level 0 have them."""
-        for index in range(start >> _WIDTH_BITS, -(-size // WIDTH)):
+        for index in range(start >> WIDTH_BITS, -(-size // WIDTH)):
             tile = self.tile(0, index, size)
             self._tiles.pop((0, index), None)
-            first = max(start - (index << _WIDTH_BITS), 0)
-            for at in range(first * HASH_BYTES, len(tile), HASH_BYTES):
-                yield tile[at : at + HASH_BYTES]
+            first = max(start - (index << WIDTH_BITS), 0)
+            yield from hashes_of(tile[first * HASH_BYTES :])
 
     def leaves(self, size: int, start: int = 0) -> Iterator[bytes]:
         """Yield the leaves from `start` to `size`, as the bundles have them."""
-        for index in range(start >> _WIDTH_BITS, -(-size // WIDTH)):
-            yield from self.bundle(index, size)[max(start - (index << _WIDTH_BITS), 0) :]
+        for index in range(start >> WIDTH_BITS, -(-size // WIDTH)):
+            yield from self.bundle(index, size)[max(start - (index << WIDTH_BITS), 0) :]
 
     def tree(self, size: int) -> TiledTree:
         """Return the tree of `size` leaves, for roots and proofs."""

@@ -17,6 +17,7 @@ from hauberk.crypto.merkle import verify_consistency
 from hauberk.crypto.note import Checkpoint
 from hauberk.errors import RecordsError
 from hauberk.records._tiles import StoredTree
+from hauberk.records.heads import split_name
 from hauberk.records.positions import Positions
 from hauberk.records.verify.anchors import (
     NO_ANCHORS,
@@ -27,7 +28,6 @@ from hauberk.records.verify.anchors import (
     read_anchors,
     read_key,
     shorter,
-    split_name,
 )
 from hauberk.records.verify.declared import Declared, claimed_gone
 from hauberk.records.verify.edge import Edge

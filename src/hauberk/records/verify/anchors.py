@@ -5,19 +5,19 @@ something from elsewhere to tell: a checkpoint pinned before, the high-water mar
 quorum of witnesses cosigned. All of them have to be of a prefix of the log.
 """
 
-import re
 from collections.abc import Sequence
 
 import msgspec
 
 from hauberk.core.ports import Head
-from hauberk.crypto.note import Checkpoint, LogKey, decode_key, parse_checkpoint, verify
+from hauberk.crypto.note import Checkpoint, LogKey, decode_key, verify_checkpoint
 from hauberk.crypto.signing import VerifyKey
 from hauberk.errors import RecordsError, Tampered
+from hauberk.records.heads import origin_of
+from hauberk.records.heads import split_name as split_name  # noqa: PLC0414  # the commands take it from here
 from hauberk.records.log_policy import LogPolicy, examine
 from hauberk.records.verify.report import Kind, Met, not_cosigned, tampered
 
-_EPOCH = re.compile(r"(.+)/epoch-([1-9][0-9]{0,17})\Z", re.DOTALL)
 _DIFFERS = {
     "checkpoint": (Kind.REWRITTEN, "the log differs from the known checkpoint"),
     "mark": (Kind.REWRITTEN, "the log differs from its high-water mark"),
@@ -90,7 +90,7 @@ class Named(msgspec.Struct, frozen=True):
 
     def origin(self, epoch: int) -> str:
         """Return the name in checkpoints of an epoch."""
-        return f"{self.log}/epoch-{epoch}" if epoch else self.log
+        return origin_of(self.log, epoch)
 
     def epoch_of(self, origin: str) -> int:
         """Return the epoch that a checkpoint is of.
@@ -100,10 +100,10 @@ class Named(msgspec.Struct, frozen=True):
         """
         if origin == self.log:
             return 0
-        found = _EPOCH.match(origin)
-        if found is None or found[1] != self.log:
+        log, epoch = split_name(origin)
+        if log != self.log or epoch is None:
             raise RecordsError("HBK-711", "the checkpoint is of another log")
-        return int(found[2])
+        return epoch
 
     def signed(self, note: str) -> tuple[Checkpoint, int]:
         """Return what a note of any epoch of this log says, and the epoch.
@@ -113,14 +113,7 @@ class Named(msgspec.Struct, frozen=True):
         """
         origin = note.partition("\n")[0]
         epoch = self.epoch_of(origin)
-        checkpoint = parse_checkpoint(verify(note, origin, self.key))
-        return checkpoint, epoch
-
-
-def split_name(name: str) -> tuple[str, int | None]:
-    """Return the log's own name and the epoch, if a name ends in one."""
-    found = _EPOCH.match(name)
-    return (found[1], int(found[2])) if found else (name, None)
+        return verify_checkpoint(note, origin, self.key), epoch
 
 
 def read_key(key_text: str) -> tuple[str, VerifyKey]:

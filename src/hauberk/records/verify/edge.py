@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from operator import add
 
 from hauberk.core.ports import Tile
-from hauberk.crypto.merkle import HASH_BYTES, Frontier
+from hauberk.crypto.merkle import Frontier
 from hauberk.errors import RecordsError
-from hauberk.records.tile_paths import WIDTH
+from hauberk.records.tile_paths import WIDTH, WIDTH_BITS, hashes_of
 from hauberk.records.verify.hashing import NODE, hash_each
-
-_BITS = 8  # of an index within a tile
 
 
 def tile_root(hashes: Sequence[bytes]) -> bytes:
@@ -38,10 +36,10 @@ class Edge:
 
     def __init__(self, size: int = 0, levels: Sequence[bytes] = (b"",)) -> None:
         self.size = size
-        self.levels = [_hashes(level) for level in levels] or [[]]
+        self.levels = [hashes_of(level) for level in levels] or [[]]
         self._finished: list[Tile] = []
-        widths = [(size >> _BITS * level) % WIDTH for level in range(len(self.levels))]
-        if size < 0 or size >> _BITS * len(self.levels) or [len(level) for level in self.levels] != widths:
+        widths = [(size >> WIDTH_BITS * level) % WIDTH for level in range(len(self.levels))]
+        if size < 0 or size >> WIDTH_BITS * len(self.levels) or [len(level) for level in self.levels] != widths:
             raise RecordsError("HBK-711", "the edge does not fit the tree size", size=size)
 
     def copy(self) -> "Edge":
@@ -62,7 +60,7 @@ class Edge:
             full = self.levels[level]
             self.levels[level] = []
             level += 1
-            self._finished.append(Tile(level - 1, (self.size >> _BITS * level) - 1, b"".join(full)))
+            self._finished.append(Tile(level - 1, (self.size >> WIDTH_BITS * level) - 1, b"".join(full)))
             if level == len(self.levels):
                 self.levels.append([])
             self.levels[level].append(tile_root(full))
@@ -75,7 +73,7 @@ class Edge:
     def unfinished(self) -> list[Tile]:
         """Return the tiles that are not complete."""
         return [
-            Tile(level, self.size >> _BITS * (level + 1), b"".join(hashes))
+            Tile(level, self.size >> WIDTH_BITS * (level + 1), b"".join(hashes))
             for level, hashes in enumerate(self.levels)
             if hashes
         ]
@@ -92,7 +90,3 @@ class Edge:
     def root(self) -> bytes:
         """Return the root of the tree."""
         return self.frontier().root()
-
-
-def _hashes(data: bytes) -> list[bytes]:
-    return [data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)]

@@ -16,7 +16,7 @@ from hauberk.core.ports import Store
 from hauberk.crypto.merkle import HASH_BYTES, leaf_hash
 from hauberk.errors import RecordsError, Tampered
 from hauberk.records.positions import Positions
-from hauberk.records.tile_paths import WIDTH
+from hauberk.records.tile_paths import WIDTH, hashes_of
 from hauberk.records.verify.anchors import Anchor, differing, shorter
 from hauberk.records.verify.declared import STREAMS, Declared
 from hauberk.records.verify.edge import Edge
@@ -268,7 +268,6 @@ class Walk:
                 raise tampered(Kind.DELETED, "an entry is missing", self.size)
             count = count if lacking is None else lacking - self.size
             data = self._expected(count)
-            hashes = [data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)]
             if len(data) != count * HASH_BYTES:
                 raise tampered(Kind.TILE, "a tile is too short", self.size + len(data) // HASH_BYTES)
             self.statements.missing()
@@ -276,7 +275,7 @@ class Walk:
             self._loose += count
             self._missing.add(self.size, count)
             self._last_missing = self.size + count - 1
-            self._grow(hashes)
+            self._grow(hashes_of(data))
 
     def _grow(self, hashes: list[bytes]) -> None:
         self.edge.extend(hashes)

@@ -13,10 +13,11 @@ from hauberk.core.finding import Finding, Severity
 from hauberk.core.ports import Head, Store, Tile
 from hauberk.crypto.merkle import HASH_BYTES
 from hauberk.errors import RecordsError
+from hauberk.records.heads import split_name
 from hauberk.records.keys import ERASED, KEY
 from hauberk.records.positions import Positions
-from hauberk.records.tile_paths import WIDTH
-from hauberk.records.verify.anchors import Named, read_key, split_name
+from hauberk.records.tile_paths import WIDTH, hashes_of
+from hauberk.records.verify.anchors import Named, read_key
 from hauberk.records.verify.declared import STREAMS, claimed_gone
 from hauberk.records.verify.edge import Edge
 from hauberk.records.verify.hashing import LEAF, hash_each
@@ -122,7 +123,7 @@ class _Check:
             if len(data) != count * HASH_BYTES:
                 self._whole = False
             else:
-                self._grow([data[one : one + HASH_BYTES] for one in range(0, len(data), HASH_BYTES)])
+                self._grow(hashes_of(data))
 
     def _take(self, page: Page) -> None:
         if not self._whole:

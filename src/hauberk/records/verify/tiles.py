@@ -12,7 +12,8 @@ from hauberk.core.ports import Head
 from hauberk.crypto.merkle import HASH_BYTES
 from hauberk.crypto.note import Checkpoint
 from hauberk.errors import RecordsError, Tampered
-from hauberk.records.tile_paths import WIDTH, TileDirectory
+from hauberk.records.heads import split_name
+from hauberk.records.tile_paths import WIDTH, TileDirectory, hashes_of
 from hauberk.records.verify.anchors import (
     NO_ANCHORS,
     Anchor,
@@ -22,7 +23,6 @@ from hauberk.records.verify.anchors import (
     read_anchors,
     read_key,
     shorter,
-    split_name,
 )
 from hauberk.records.verify.edge import Edge
 from hauberk.records.verify.report import Kind, VerifyReport, tampered
@@ -105,7 +105,7 @@ class _Walk:
         """Take the next tile of leaf hashes, and its bundle."""
         first = self.edge.size
         data = self._read(0, first // WIDTH, first)
-        hashes = [data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)]
+        hashes = hashes_of(data)
         self._check_leaves(first, hashes)
         while hashes:
             self._meet()
