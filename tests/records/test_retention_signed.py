@@ -310,6 +310,18 @@ def test_what_a_segment_says_of_itself_is_not_believed_when_it_is_restored(
     verified(shop)
 
 
+@pytest.mark.usefixtures("across")
+def test_an_entry_missing_from_the_file_beside_keeps_the_other_half_out(shop: Shop, archive: Path) -> None:
+    pruned(shop, archive, before=3 * WIDTH)
+    beside = archive / name_of(1)
+    segment = msgspec.msgpack.decode(beside.read_bytes(), type=Segment)
+    beside.write_bytes(replace(segment, entries=segment.entries[1:]).encode())
+    with pytest.raises(RecordsError) as caught:
+        shop.retention().restore(archive / name_of(0), OWNER)
+    assert caught.value.code == "HBK-725"
+    verified(shop)
+
+
 def test_a_file_larger_than_any_segment_is_not_even_read(
     shop: Shop, archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
