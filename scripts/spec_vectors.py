@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from hauberk.adapters.memory import MemoryStore
 from hauberk.core.clock import ManualClock
@@ -49,20 +50,22 @@ def counting() -> Callable[[int], bytes]:
     return take
 
 
+def event(number: int, kind: str, **more: Any) -> Event:  # noqa: ANN401  # whatever an event has
+    """Return an event of the one stream there is."""
+    return Event(
+        id=bytes([number]) * 16, type=kind, stream="/streams/order-17", time_ns=NOW * 10**9,
+        actor="spiffe://example.org/ns/production/sa/shop", **more,
+    )  # fmt: skip
+
+
 def events() -> list[Event]:
     """Return three events: clear, sealed for one, sealed for two."""
-    base = {"time_ns": NOW * 10**9, "actor": "spiffe://example.org/ns/production/sa/shop"}
+    shared = (Private("buyer", "cust-9", b'"Ann"'), Private("seller", "cust-4", b'{"name":"Bob"}'))
     return [
-        Event(id=bytes([1]) * 16, type="order.opened", stream="/streams/order-17", data={"total": 3}, **base),  # type: ignore[arg-type]
-        Event(
-            id=bytes([2]) * 16, type="order.placed", stream="/streams/order-17", session="session:abc",
-            private=(Private("email", "cust-9", b'"ann@example.org"'),), **base,  # type: ignore[arg-type]
-        ),
-        Event(
-            id=bytes([3]) * 16, type="order.shared", stream="/streams/order-17", alone=True, data={"note": "é"},
-            private=(Private("buyer", "cust-9", b'"Ann"'), Private("seller", "cust-4", b'{"name":"Bob"}')), **base,  # type: ignore[arg-type]
-        ),
-    ]  # fmt: skip
+        event(1, "order.opened", data={"total": 3}),
+        event(2, "order.placed", session="session:abc", private=(Private("email", "cust-9", b'"ann@example.org"'),)),
+        event(3, "order.shared", alone=True, data={"note": "é"}, private=shared),
+    ]
 
 
 def made() -> dict[str, object]:

@@ -24,6 +24,7 @@ from hauberk.crypto.keyring import Purpose
 from hauberk.crypto.note import decode_key, encode_key
 from hauberk.crypto.signing import SigningKey
 from hauberk.errors import ConfigError, NotCosigned
+from hauberk.records.heads import split_name
 from hauberk.records.keys import SubjectKeys
 from hauberk.records.ledger import Ledger
 from hauberk.records.mark import check_mark
@@ -52,7 +53,7 @@ def published_log(directory: Path, config: Config) -> str:
     published = directory / "log.pub"
     if not published.exists():
         return log_name(config)
-    return decode_key(published.read_text("utf-8"))[0].partition("/epoch-")[0]
+    return split_name(decode_key(published.read_text("utf-8"))[0])[0]
 
 
 def open_mark(state: StateDirectory, config: Config, log: str) -> FileMark:

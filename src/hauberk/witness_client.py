@@ -7,7 +7,6 @@ that time too. Plain HTTP is for this machine only; what a witness says is signe
 nobody else's business.
 """
 
-import ipaddress
 import socket
 import ssl
 import threading
@@ -18,6 +17,7 @@ from typing import Any, Self
 
 import httpx2
 
+from hauberk.core.address import is_loopback
 from hauberk.errors import ConfigError
 from hauberk.records.asking import NO_ANSWER
 from hauberk.records.log_policy import LogPolicy
@@ -196,11 +196,3 @@ def check_policy(policy: LogPolicy) -> None:
     for witness in policy.witnesses:
         if witness.url:
             check_url(witness.url)
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine, seen from itself."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -126,6 +126,12 @@ def test_another_machine_is_talked_to_over_verified_tls_only(query: str) -> None
     assert lax._parameters.get("sslmode") == (mode or None)
 
 
+@pytest.mark.parametrize("name", ["127.evil.example", "127.0.0.1.evil.example", "localhost.evil.example"])
+def test_a_name_that_begins_like_this_machine_is_another(name: str) -> None:
+    assert Target(f"postgresql://{name}/x")._parameters["sslmode"] == "verify-full"
+    assert name.startswith(("127.", "localhost"))  # which is all that a look at its beginning would tell
+
+
 @pytest.mark.parametrize("place", ["", "localhost", "127.0.0.1", "[::1]", "%2Frun%2Fpostgresql"])
 def test_this_machine_needs_no_tls(place: str) -> None:
     assert "sslmode" not in Target(f"postgresql://{place}/x")._parameters

@@ -10,15 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hauberk.adapters.keys import FileKeySource
 from hauberk.adapters.memory import MemoryStore
 from hauberk.adapters.sqlite import SqliteStore
-from hauberk.core.event import Event, Receipt
+from hauberk.core.event import Event, Private, Receipt
 from hauberk.core.ports import Put, Write
+from hauberk.crypto.keyring import Keyring
 from hauberk.crypto.merkle import leaf_hash, verify_consistency, verify_inclusion
 from hauberk.crypto.note import decode_key, verify_checkpoint
 from hauberk.crypto.signing import SigningKey
 from hauberk.errors import Conflict, IdTaken, RecordsError, Tampered
 from hauberk.records._tiles import StoredTree
+from hauberk.records.keys import SubjectKeys
 from hauberk.records.ledger import Ledger
 from hauberk.records.verify import verify_store
 from tests.records.made import ORIGIN, PATIENCE, STREAM, UNFIT, Book, event, events
@@ -529,3 +532,24 @@ def test_a_ledger_that_was_told_to_refuse_signs_nothing_more(book: Book) -> None
         book.write(event())
     assert found.value.code == "HBK-713"
     assert book.ledger.head().size == 1
+
+
+def test_losing_the_race_for_the_head_costs_no_lease_of_a_key(tmp_path: Path) -> None:
+    store, keyring = MemoryStore(), Keyring(FileKeySource(tmp_path / "keys"))
+    keys, signer = SubjectKeys(store, keyring), SigningKey.generate()
+    ledger, other = Ledger(store, signer, ORIGIN, keys=keys), Ledger(store, signer, ORIGIN)
+
+    def put() -> None:
+        ledger.append_batch([event(private=(Private("email", "ann", b"1"),))]).result(PATIENCE)
+
+    put()
+    (row,) = store.scan("subject-key")
+    for _ in range(5):
+        other.append_batch([event()]).result(PATIENCE)  # the head moves: the next one loses the race once
+        put()
+    assert list(store.scan("subject-key")) == [row]
+    keys.forget_all()  # the twin: whoever forgets its keys takes the next lease
+    put()
+    assert list(store.scan("subject-key")) != [row]
+    for one in (ledger, other):
+        one.close()

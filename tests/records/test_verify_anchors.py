@@ -11,9 +11,10 @@ from hauberk.crypto.merkle import EMPTY_ROOT
 from hauberk.crypto.note import Checkpoint, LogKey, add_signature, parse_note, sign_checkpoint
 from hauberk.crypto.signing import SigningKey
 from hauberk.errors import NotCosigned, RecordsError, Tampered
+from hauberk.records.heads import split_name
 from hauberk.records.log_policy import Group, LogPolicy, Witness
 from hauberk.records.verify import Anchors, VerifyReport, verify_since, verify_store
-from hauberk.records.verify.anchors import Named, split_name
+from hauberk.records.verify.anchors import Named
 from tests.records.made import ORIGIN
 from tests.records.test_verify import KEY, SIGNER, SIZE, checkpoint, mixed, rebuilt
 

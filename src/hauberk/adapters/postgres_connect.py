@@ -18,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Conninfo, TransactionStatus
 
 from hauberk.adapters.postgres_arrays import register
+from hauberk.core.address import is_loopback
 from hauberk.errors import ConfigError, Conflict, Malformed, RecordsError
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -228,7 +229,7 @@ def _places(given: Mapping[str, object]) -> list[str]:
 
 
 def _here(place: str) -> bool:
-    return place in {"", "localhost", "::1"} or place.startswith(("/", "@", "127."))
+    return not place or place.startswith(("/", "@")) or is_loopback(place)
 
 
 class Pool:

@@ -32,6 +32,7 @@ from hauberk.adapters.keys import key_source
 from hauberk.adapters.sqlite import SqliteStore
 from hauberk.adapters.state import DATABASE, StateDirectory
 from hauberk.authority.api import read_bytes
+from hauberk.core.address import is_loopback
 from hauberk.core.clock import SYSTEM_CLOCK, Clock
 from hauberk.core.limits import Limits
 from hauberk.crypto.cosignature import MAX_NAME_BYTES, Algorithm, CosignerKey
@@ -43,7 +44,6 @@ from hauberk.integrations import uvicorn
 from hauberk.records.watchlist import Watchlist
 from hauberk.records.witness import Witness
 from hauberk.records.witness_wire import MAX_BODY_BYTES, TEXT_TYPE
-from hauberk.witness_client import is_loopback
 
 FACTS = "witness.json"
 THREADS = 8  # for requests that may write; the disk takes one at a time

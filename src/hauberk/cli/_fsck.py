@@ -15,8 +15,9 @@ from hauberk.cli._output import Exit, emit, json_option, printable
 from hauberk.core.event import Leaf
 from hauberk.core.finding import Finding, Severity
 from hauberk.core.ports import END, Store
+from hauberk.crypto.note import decode_key
 from hauberk.errors import RecordsError
-from hauberk.records.verify.anchors import read_key, split_name
+from hauberk.records.heads import split_name
 from hauberk.records.verify.fsck import VERIFY, Derived, check_keys, check_log, found
 
 _AGAINST_TAMPERING = "what was done on purpose is found by: hauberk ledger verify"
@@ -62,7 +63,7 @@ def _checked(path: Path, key: str | None, *, repair: bool) -> tuple[list[Finding
     try:
         findings = [found("engine", one, fix="restore a backup") for one in store.integrity()]
         findings += [found("stray", one) for one in store.strays()]
-        named = None if key is None else split_name(read_key(key)[0])[0]
+        named = None if key is None else split_name(decode_key(key)[0])[0]
         logs = {log: check_log(store, log, key if log == named else None) for log in store.logs()}
         heads = {log: store.head(log) for log in logs}
         if named is not None and named not in logs:

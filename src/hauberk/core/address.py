@@ -12,6 +12,7 @@ In a `postgresql:` address what is special in URLs (RFC 3986, section 2.2) is pe
 that could be read in two ways is refused: one of them might show a part of the password.
 """
 
+import ipaddress
 import re
 from collections.abc import Iterator
 from typing import ClassVar
@@ -107,3 +108,11 @@ class BusAddress(Address):
 
     schemes = frozenset({"local", "postgresql"})
     __slots__ = ()
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine, seen from itself."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -27,9 +27,9 @@ _WIDEST = 4  # bytes of a character
 _EMPTY = b"{}"
 
 
-_FIELDS = (
-    "address", "outcome", "code", "rule", "digest", "incident", "session", "correlation", "causation",
-)  # fmt: skip
+TEXTS = (
+    "actor", "address", "outcome", "code", "rule", "digest", "incident", "session", "correlation", "causation",
+)  # fmt: skip  # of an event, beside its stream and type
 
 
 class Meta(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -95,7 +95,7 @@ def _check_lengths(event: Event) -> None:
         ("stream", len(event.stream.encode()), MAX_STREAM),
         ("type", len(event.type.encode()), MAX_TYPE),
         ("actor", len(event.actor.encode()), MAX_ACTOR),
-        *((name, len(getattr(event, name)), MAX_FIELD) for name in _FIELDS),
+        *((name, len(getattr(event, name)), MAX_FIELD) for name in TEXTS[1:]),
     ):
         if size > most:
             raise Oversized(f"the {what} of the event is too long", bytes=size, most=most)

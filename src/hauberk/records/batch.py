@@ -16,7 +16,7 @@ from hauberk.core.decision import Layer
 from hauberk.core.event import ABSENT, Event
 from hauberk.crypto.x509 import SvidInfo, public_key_verify, verify_chain
 from hauberk.errors import HauberkError, Malformed, RecordsError
-from hauberk.records._encode import decode_event, encode_event
+from hauberk.records._encode import TEXTS, decode_event, encode_event
 from hauberk.records.fold import FOLDED
 from hauberk.records.job import Pair, Signed
 from hauberk.records.statement import Producer, Statement, message
@@ -189,11 +189,7 @@ def _check_words(event: Event) -> None:
     own = kind.partition(".")[0] in RESERVED and kind not in _RECORDED and not kind.startswith(_AUDIT)
     if own or not _TYPE.match(event.type):
         raise RecordsError("HBK-705", "not a type that a service may record", type=event.type[:200])
-    texts = (
-        event.actor, event.address, event.outcome, event.code, event.rule, event.digest, event.incident, event.session,
-        event.correlation, event.causation,
-    )  # fmt: skip
-    if not "".join(texts).isprintable():
+    if not "".join(getattr(event, name) for name in TEXTS).isprintable():
         raise RecordsError("HBK-705", "who did what is told in printable characters", type=event.type)
 
 

@@ -30,7 +30,6 @@ from hauberk.records.streams import own_stream_of, shown_stream
 from hauberk.records.typed import Event, Untyped, class_of
 
 MAX_BYTES = 262_144  # of a CloudEvent; the specification asks for at least 64 KiB
-MEDIA_TYPE = "application/cloudevents+json"
 _ATTRIBUTE = re.compile(r"[a-z0-9]{1,20}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 _REFERENCE = re.compile(r"[!#$%&'()*+,./0-9:;=?@A-Z\[\]_a-z~-]+")  # RFC 3986 appendix A, its characters

@@ -281,6 +281,7 @@ class Ledger:
 
     def _reload(self) -> None:
         """After a failure, believe only what the store says."""
+        self._forget_keys()
         try:
             self._end.reload()
         except RecordsError as error:
@@ -310,6 +311,7 @@ class Ledger:
                 except OutcomeUnknown as error:
                     unknown = error
                     look = True
+                    self._forget_keys()
                 except Conflict as error:
                     look = look or error.context.get("what") == "entry"
                     self._lost(error, jobs, attempt)
@@ -323,11 +325,18 @@ class Ledger:
             raise
         raise AssertionError  # the loop has no other end
 
+    def _forget_keys(self) -> None:
+        """Their rows are other ones than this process remembers; losing the race for the head says nothing of them."""
+        if self.keys is not None:
+            self.keys.forget_all()
+
     def _lost(self, error: Conflict, jobs: list[Job], attempt: int) -> None:
         """Somebody else wrote first. Go on, or raise when the same would happen again."""
         ours = error.context.get("space") in SPACES
         if error.context.get("what") == "row" and (attempt > ROW_ATTEMPTS or not ours or any(job.rows for job in jobs)):
             raise error
+        if ours:
+            self._forget_keys()
         if attempt > PATIENT:
             self._closing.wait(random() * STEP_BACK)  # noqa: S311  # a pause, no secret
 

@@ -95,8 +95,6 @@ class Sequence:
         """
         self._current = False
         self._versions: dict[str, int] = {}
-        if self._keys is not None:
-            self._keys.forget_all()
         self.head = self._store.head(self.log)
         self.frontier = signed_frontier(self.log, self.head, self._signer.public)
         self._tiles = load_writer(self._store, self.log, self.head.size)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from hauberk.core.event import Entry
 from hauberk.errors import RecordsError
-from hauberk.records._encode import decode_event
+from hauberk.records._encode import TEXTS, decode_event
 from hauberk.records.fold import FOLDED
 
 WINDOW = 1_000  # entries at the end of a log that are looked at first
@@ -32,18 +32,7 @@ def entry_view(entry: Entry) -> Mapping[str, object]:
         "stream": event.stream,
         "id": event.id.hex(),
     }
-    for name in (
-        "actor",
-        "address",
-        "outcome",
-        "code",
-        "rule",
-        "digest",
-        "incident",
-        "session",
-        "correlation",
-        "causation",
-    ):
+    for name in TEXTS:
         if value := getattr(event, name):
             view[name] = value
     if event.data:

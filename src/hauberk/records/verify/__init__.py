@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from hauberk.core.event import Entry
 from hauberk.core.ports import Head, Store
 from hauberk.crypto.merkle import verify_consistency
-from hauberk.crypto.note import Checkpoint
+from hauberk.crypto.note import Checkpoint, decode_key
 from hauberk.errors import RecordsError
 from hauberk.records._tiles import StoredTree
 from hauberk.records.heads import split_name
@@ -26,7 +26,6 @@ from hauberk.records.verify.anchors import (
     Named,
     differing,
     read_anchors,
-    read_key,
     shorter,
 )
 from hauberk.records.verify.declared import Declared, claimed_gone
@@ -121,7 +120,7 @@ def _with(anchors: Anchors, known: str) -> Anchors:
 
 def _named(store: Store, key_text: str) -> tuple[Named, Head]:
     """Return the log that a key is of, and its head."""
-    name, key = read_key(key_text)
+    name, key = decode_key(key_text)
     head = _head(store, name)
     log, epoch = split_name(name)
     if head.size or epoch is None:

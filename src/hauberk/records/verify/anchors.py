@@ -10,11 +10,10 @@ from collections.abc import Sequence
 import msgspec
 
 from hauberk.core.ports import Head
-from hauberk.crypto.note import Checkpoint, LogKey, decode_key, verify_checkpoint
+from hauberk.crypto.note import Checkpoint, LogKey, verify_checkpoint
 from hauberk.crypto.signing import VerifyKey
 from hauberk.errors import RecordsError, Tampered
-from hauberk.records.heads import origin_of
-from hauberk.records.heads import split_name as split_name  # noqa: PLC0414  # the commands take it from here
+from hauberk.records.heads import origin_of, split_name
 from hauberk.records.log_policy import LogPolicy, examine
 from hauberk.records.verify.report import Kind, Met, not_cosigned, tampered
 
@@ -114,15 +113,6 @@ class Named(msgspec.Struct, frozen=True):
         origin = note.partition("\n")[0]
         epoch = self.epoch_of(origin)
         return verify_checkpoint(note, origin, self.key), epoch
-
-
-def read_key(key_text: str) -> tuple[str, VerifyKey]:
-    """Parse the text of a log's key, of the kind that logs sign with.
-
-    Raises:
-        RecordsError: HBK-711.
-    """
-    return decode_key(key_text)
 
 
 def read_anchors(named: Named, anchors: Anchors, head: Head, kept: Sequence[str] = ()) -> list[Anchor]:

@@ -12,12 +12,13 @@ import msgspec
 from hauberk.core.finding import Finding, Severity
 from hauberk.core.ports import Head, Store, Tile
 from hauberk.crypto.merkle import HASH_BYTES
+from hauberk.crypto.note import decode_key
 from hauberk.errors import RecordsError
 from hauberk.records.heads import split_name
 from hauberk.records.keys import ERASED, KEY
 from hauberk.records.positions import Positions
 from hauberk.records.tile_paths import WIDTH, hashes_of
-from hauberk.records.verify.anchors import Named, read_key
+from hauberk.records.verify.anchors import Named
 from hauberk.records.verify.declared import STREAMS, claimed_gone
 from hauberk.records.verify.edge import Edge
 from hauberk.records.verify.hashing import LEAF, hash_each
@@ -65,7 +66,7 @@ def check_log(store: Store, log: str, key_text: str | None = None) -> Derived:
 
 
 def _named(log: str, key_text: str) -> Named:
-    name, key = read_key(key_text)
+    name, key = decode_key(key_text)
     if log not in {name, split_name(name)[0]}:
         raise RecordsError("HBK-711", "the key is of another log")
     return Named(log, key, None)

@@ -10,7 +10,7 @@ from hashlib import sha256
 from hauberk.core.event import SIGNED, Leaf
 from hauberk.core.ports import Head
 from hauberk.crypto.merkle import HASH_BYTES
-from hauberk.crypto.note import Checkpoint
+from hauberk.crypto.note import Checkpoint, decode_key
 from hauberk.errors import RecordsError, Tampered
 from hauberk.records.heads import split_name
 from hauberk.records.tile_paths import WIDTH, TileDirectory, hashes_of
@@ -21,7 +21,6 @@ from hauberk.records.verify.anchors import (
     Named,
     differing,
     read_anchors,
-    read_key,
     shorter,
 )
 from hauberk.records.verify.edge import Edge
@@ -70,7 +69,7 @@ def verify_tiles(
 
 def _named(key_text: str, note: str) -> Named:
     """Return the log a key is of; its name may end in an epoch."""
-    name, key = read_key(key_text)
+    name, key = decode_key(key_text)
     log, epoch = split_name(name)
     if epoch is None or note.partition("\n")[0].startswith(f"{name}/"):
         return Named(name, key, None)
