@@ -249,7 +249,7 @@ def test_one_stream_is_read_by_version_both_ways_and_between_bounds(store: Store
     store.commit(Write(append(*entries)))
 
     def versions(**where: object) -> list[int]:
-        found = list(store.stream(ORIGIN, "/s1", **where))  # type: ignore[arg-type]
+        found = list(store.stream(ORIGIN, "/s1", **where))  # type: ignore[arg-type]  # limits of a case
         assert {one.stream for one in found} <= {"/s1"}
         return [one.version for one in found]
 
@@ -398,7 +398,7 @@ def test_two_writes_that_each_rely_on_what_the_other_makes_being_absent_never_bo
             Write(rows=(Check("s", one, ABSENT_ROW), Put("s", other, b"v"))),
             Write(rows=(Delete("s", other, ABSENT_ROW), Put("s", one, b"v"))),
         ]
-        won = race(2, lambda number, writes=writes: store.commit(writes[number]))  # type: ignore[misc]
+        won = race(2, lambda number, writes=writes: store.commit(writes[number]))  # type: ignore[misc]  # a default binds the loop
         assert len(won) == 1
 
 

@@ -85,7 +85,7 @@ def test_an_entry_of_level_cosigned_is_under_the_witness_when_its_receipt_is_the
     runtime = house.open()
     receipt = runtime.audit.access("ann", "/orders/1", "read", level="cosigned").result(PATIENCE)
     assert receipt.position is not None
-    note = runtime.status()["ledger"]["witnesses"]  # type: ignore[index]
+    note = runtime.status()["ledger"]["witnesses"]  # type: ignore[index]  # plain data
     assert note["cosigned"] > receipt.position
     key = (house.directory / "state" / "log.pub").read_text().strip()
     policy = LogPolicy.parse(f"log {key}\n{house.policy.read_text()}".encode())

@@ -142,7 +142,7 @@ def test_what_was_cut_and_hidden_is_counted_in_the_entry(book: Book, audit: Audi
 )  # fmt: skip
 def test_what_is_no_entry_is_refused_at_once(audit: AuditLog, wrong: dict[str, str]) -> None:
     with pytest.raises(Malformed):
-        audit.record("access", **{"user": USER, "resource": "/x", "action": "read", **wrong})  # type: ignore[arg-type]
+        audit.record("access", **{"user": USER, "resource": "/x", "action": "read", **wrong})  # type: ignore[arg-type]  # wrong on purpose
 
 
 @pytest.mark.parametrize("kind", ["", "Access", "a..b", "x" * 64, "access\n", ".a"])

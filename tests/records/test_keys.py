@@ -40,7 +40,7 @@ class Desk:
         self.raw = MemoryStore()
         self.keyring = Keyring(FileKeySource(directory / "keys"))
         self.store = AuthenticRows(self.raw, self.keyring)
-        self.keys = SubjectKeys(self.store, self.keyring, **settings)  # type: ignore[arg-type]
+        self.keys = SubjectKeys(self.store, self.keyring, **settings)  # type: ignore[arg-type]  # of a test
         self.ledger = Ledger(self.store, SigningKey.generate(), ORIGIN, keys=self.keys)
 
     def write(self, *events: Event) -> list[Entry]:

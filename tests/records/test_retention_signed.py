@@ -300,7 +300,7 @@ def test_what_a_segment_says_of_itself_is_not_believed_when_it_is_restored(
 ) -> None:
     pruned(shop, archive)
     path = archive / name_of(0)
-    path.write_bytes(change(msgspec.msgpack.decode(path.read_bytes(), type=Segment)).encode())  # type: ignore[operator]
+    path.write_bytes(change(msgspec.msgpack.decode(path.read_bytes(), type=Segment)).encode())  # type: ignore[operator]  # a parameter
     monkeypatch.setattr("hauberk.records.segment._check_runs", lambda _: None)
     there = entries(shop)
     with pytest.raises(RecordsError) as caught:
