@@ -23,7 +23,7 @@ from hauberk.core.ports import Store
 from hauberk.crypto.keyring import Purpose
 from hauberk.crypto.note import decode_key, encode_key
 from hauberk.crypto.signing import SigningKey
-from hauberk.errors import ConfigError, NotCosigned
+from hauberk.errors import ConfigError, NotCosigned, RecordsError
 from hauberk.records.heads import split_name
 from hauberk.records.keys import SubjectKeys
 from hauberk.records.ledger import Ledger
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from hauberk.identity.source import Material, SvidSource
     from hauberk.records.cosign import Cosigning
 
+LOG_FILE = "log.pub"  # in a state directory: the key of its log, for whoever verifies it
 _log = logging.getLogger("hauberk.records")
 
 
@@ -49,11 +50,26 @@ def log_name(config: Config) -> str:
 
 
 def published_log(directory: Path, config: Config) -> str:
-    """Return the name of the log that a state directory was made for."""
-    published = directory / "log.pub"
-    if not published.exists():
+    """Return the name of the log of a state directory: what its public file says, else the configuration.
+
+    Raises:
+        RecordsError: HBK-711 the file cannot be read, or is no key.
+    """
+    if not (directory / LOG_FILE).exists():
         return log_name(config)
-    return split_name(decode_key(published.read_text("utf-8"))[0])[0]
+    return split_name(decode_key(published_key(directory))[0])[0]
+
+
+def published_key(directory: Path) -> str:
+    """Return the key of the log of a state directory, as its public file has it.
+
+    Raises:
+        RecordsError: HBK-711 it cannot be read.
+    """
+    try:
+        return (directory / LOG_FILE).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        raise RecordsError("HBK-711", "the published key cannot be read", file=str(directory / LOG_FILE)) from None
 
 
 def open_mark(state: StateDirectory, config: Config, log: str) -> FileMark:
@@ -116,7 +132,7 @@ class Recording:
             taken.callback(self.ledger.close)
             if self.witnesses is not None:
                 self.witnesses.on_refusal(self.ledger.refuse)
-            state.publish("log.pub", self.ledger.verifier.encode() + b"\n")
+            state.publish(LOG_FILE, self.ledger.verifier.encode() + b"\n")
             self._release = taken.pop_all()
 
     def checkpoint(self) -> str:
@@ -225,7 +241,7 @@ def recover_directory(path: Path, config: Config, *, actor: str, known: str = ""
         finally:
             mark.close()
             store.close()
-        state.publish("log.pub", encode_key(done.origin, signer.public).encode() + b"\n")
+        state.publish(LOG_FILE, encode_key(done.origin, signer.public).encode() + b"\n")
         both = "\n".join(note for note in (done.found, done.known, done.checkpoint) if note)
         state.publish(f"recovered-{done.origin.rpartition('-')[2]}.txt", both.encode())
     finally:

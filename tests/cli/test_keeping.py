@@ -9,6 +9,7 @@ import pytest
 
 from hauberk.core.config import Config
 from hauberk.core.principal import Kind, Principal
+from hauberk.errors import RecordsError
 from hauberk.records import Erased, Event, Pii, Subject
 from hauberk.runtime import Runtime
 from tests.e2e.processes import hauberk
@@ -137,3 +138,23 @@ def test_a_directory_in_use_and_one_where_nothing_ran_are_refused(shop: Shop, tm
     assert "hint: stop that process first" in shop.run("ledger", "recover", "--new-epoch", code=1)
     runtime.close()
     assert "HBK-902" in shop.run("subject", "erase", "a", "--reason", "x", "--dir", tmp_path / "nowhere", code=3)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"hello\n"])
+def test_a_published_key_that_is_none_is_an_error_and_no_traceback(shop: Shop, content: bytes) -> None:
+    place = shop.path / ".hauberk" / "log.pub"
+    kept = place.read_bytes()
+    asked = [("ledger", "list"), ("ledger", "proof", 0), ("ledger", "checkpoint"), ("audit", "query", "--user", "ann")]
+    for words in asked:
+        shop.run(*words)
+    place.write_bytes(content)
+    for words in asked:
+        told = shop.run(*words, code=1)
+        assert told.startswith("error: ")
+        assert "[HBK-711]" in told
+        assert "Traceback" not in told
+    with pytest.raises(RecordsError) as caught:
+        shop.runtime()
+    assert caught.value.code == "HBK-711"
+    place.write_bytes(kept)
+    assert shop.verified()

@@ -312,8 +312,8 @@ def test_whatever_else_a_request_asks_for_is_not_in_the_certificate(ca: Certific
     [
         ["spiffe://example.org/ns/prod/sa/boss"],
         [ID, "spiffe://example.org/ns/prod/sa/boss"],
-        ["spiffe://example.org/ns/prod/sa/me/ns/root/sa/boss"],
-        ["spiffe://example.org/ns/prod/ns/root/sa/me"],
+        ["spiffe://example.org/ns/prod/sa/me/ns/core/sa/boss"],
+        ["spiffe://example.org/ns/prod/ns/core/sa/me"],
         ["spiffe://other.org/ns/prod/sa/me"],
         ["SPIFFE://example.org/ns/prod/sa/me"],
         ["https://example.org/"],
@@ -336,7 +336,7 @@ def test_a_name_of_another_kind_beside_the_right_one_is_refused(ca: CertificateA
         "spiffe://other.org/ns/prod/sa/me",
         "spiffe://example.org",
         "spiffe://example.org/me",
-        "spiffe://example.org/ns/prod/sa/me/ns/root/sa/boss",
+        "spiffe://example.org/ns/prod/sa/me/ns/core/sa/boss",
         "spiffe://example.org/ns/prod/sa/me/extra",
     ],
 )

@@ -72,18 +72,6 @@ def left(config: Config) -> Iterator[Store]:
         store.close()
 
 
-def published_key(config: Config) -> str:
-    """Return the key of the log of a state directory.
-
-    Raises:
-        RecordsError: HBK-711 it cannot be read.
-    """
-    try:
-        return (Path(config.directory) / "log.pub").read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        raise RecordsError("HBK-711", "log.pub cannot be read", directory=config.directory) from None
-
-
 @contextmanager
 def opened(source: str) -> Iterator[Store | TileDirectory]:
     """Open what is to be verified for reading only, and close it afterwards.

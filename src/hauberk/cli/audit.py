@@ -17,14 +17,14 @@ from hauberk.adapters.keys import key_source
 from hauberk.cli._authority import directory_option, fetch, settings
 from hauberk.cli._output import emit, json_option, note
 from hauberk.cli._owner import Owned, owned
-from hauberk.cli._sources import governed, left, published_key
+from hauberk.cli._sources import governed, left
 from hauberk.core.clock import SYSTEM_CLOCK
 from hauberk.core.config import Config
 from hauberk.core.ports import END
 from hauberk.crypto.keyring import Keyring
 from hauberk.errors import ConfigError
 from hauberk.integrations.cose import cose_receipt
-from hauberk.recording import published_log
+from hauberk.recording import published_key, published_log
 from hauberk.records.audit import ROOT
 from hauberk.records.audit_query import MAX_HITS, Prover, Wanted, ask
 from hauberk.records.epochs import EpochForm, PseudonymEpochs, change_epochs
@@ -213,7 +213,7 @@ def _unrecorded(config: Config, stack: ExitStack) -> Ask:
     from hauberk.authority.audit import plain  # noqa: PLC0415  # the same
 
     keyring = Keyring(key_source(config.authority.keys, Path(config.directory) / "private" / "keys", create=False))
-    store, key = AuthenticRows(stack.enter_context(left(config)), keyring), published_key(config)
+    store, key = AuthenticRows(stack.enter_context(left(config)), keyring), published_key(Path(config.directory))
     prover = Prover(store, published_log(Path(config.directory), config), key)
     names = PseudonymEpochs(store, keyring)
     return lambda wanted: plain(ask(prover, wanted, names), key)

@@ -16,13 +16,13 @@ from hauberk.cli._authority import directory_option, fetch, settings
 from hauberk.cli._fsck import COMMANDS as CHECKING
 from hauberk.cli._keeping import COMMANDS as KEEPING
 from hauberk.cli._output import emit, json_option, note
-from hauberk.cli._sources import Listing, entry_of, governed, left, proof_of, published_key
+from hauberk.cli._sources import Listing, entry_of, governed, left, proof_of
 from hauberk.cli._verify import COMMANDS as AUDITING
 from hauberk.core.config import Config
 from hauberk.core.event import Entry
 from hauberk.core.ports import Store
 from hauberk.errors import RecordsError
-from hauberk.recording import published_log
+from hauberk.recording import LOG_FILE, published_key, published_log
 from hauberk.records.view import entry_line, entry_view, last_entries, printable
 
 MAX_ALIKE = 10  # entries shown of one incident
@@ -51,7 +51,7 @@ def _is_left(config: Config) -> bool:
     path = Path(config.directory)
     if governed(config):
         return False
-    return (path / "private" / DATABASE).exists() if embedded(config) else (path / "log.pub").exists()
+    return (path / "private" / DATABASE).exists() if embedded(config) else (path / LOG_FILE).exists()
 
 
 def _log(config: Config) -> str:
@@ -60,7 +60,7 @@ def _log(config: Config) -> str:
 
 def _logs(config: Config, store: Store) -> Iterable[str]:
     """Return the log of this directory: a database may hold those of others too."""
-    if (Path(config.directory) / "log.pub").exists():
+    if (Path(config.directory) / LOG_FILE).exists():
         return (_log(config),)
     return store.logs() if isinstance(store, Listing) else ()
 
@@ -144,7 +144,8 @@ def checkpoint(directory: Path | None, as_json: bool) -> None:  # noqa: FBT001  
     config = settings(directory)
     if _is_left(config):
         with left(config) as store:
-            found = {"checkpoint": store.head(_log(config)).checkpoint.decode(), "key": published_key(config)}
+            signed = store.head(_log(config)).checkpoint.decode()
+        found = {"checkpoint": signed, "key": published_key(Path(config.directory))}
     else:
         found = fetch(directory, "GET", "/admin/ledger/checkpoint")
     emit(found, as_json=as_json, text=found["checkpoint"].rstrip("\n"))
@@ -158,7 +159,7 @@ def key(directory: Path | None, as_json: bool) -> None:  # noqa: FBT001  # click
     config = settings(directory)
     if _is_left(config):
         where = Path(config.directory) / "private" / DATABASE if embedded(config) else config.store
-        found = {"key": published_key(config), "ledger": str(where)}
+        found = {"key": published_key(Path(config.directory)), "ledger": str(where)}
     else:
         facts = read_facts(Path(config.directory))
         found = {"key": facts.ledger_key, "ledger": facts.ledger}
